@@ -1,0 +1,1 @@
+"""The DeepLab family for semantic segmentation."""

@@ -1,0 +1,102 @@
+"""The pieces that every model is made of, and the one rule that turns strides into atrous rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Dilated(NamedTuple):
+    """How one layer (or stage) runs once the output stride is capped.
+
+    `stride` is what remains of its stride. `first_dilation` belongs to the convolution that had the
+    stride: its input is still on the old grid, so it keeps the old rate. `dilation` belongs to all
+    that follow.
+    """
+
+    stride: int
+    first_dilation: int
+    dilation: int
+
+
+def dilate(strides: Sequence[int], output_stride: int) -> list[Dilated]:
+    """Strides beyond `output_stride` become 1 and multiply the rate of what follows (DeepLab v1 sec. 3.1).
+
+    >>> dilate([4, 1, 2, 2, 2], output_stride=8)[-1]
+    Dilated(stride=1, first_dilation=2, dilation=4)
+
+    Raises ValueError where the strides do not pass through `output_stride` exactly.
+    """
+    plan, stride_so_far, rate = [], 1, 1
+    for stride in strides:
+        if stride_so_far * stride > output_stride:
+            plan.append(Dilated(1, rate, rate * stride))
+            rate *= stride
+        else:
+            plan.append(Dilated(stride, rate, rate))
+            stride_so_far *= stride
+    if stride_so_far != output_stride:
+        reachable = sorted({_product(strides[:i]) for i in range(1, len(strides) + 1)})
+        raise ValueError(f"output_stride={output_stride} cannot be had here: choose one of {reachable}")
+    return plan
+
+
+def _product(numbers: Sequence[int]) -> int:
+    result = 1
+    for number in numbers:
+        result *= number
+    return result
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that also trains on a single value per channel (batch 1 after image pooling).
+
+    The variance of one value says nothing, so the running statistics are used for that step.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+def conv_bn_act(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    act: type[nn.Module] | None = nn.ReLU,
+) -> nn.Sequential:
+    """Convolution without bias, "same" padding for odd kernels, batch norm, activation."""
+    padding = dilation * (kernel_size - 1) // 2
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False),
+        BatchNorm2d(out_channels),
+    ]
+    if act is not None:
+        layers.append(act(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def separable_conv_bn_act(
+    in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """Atrous separable convolution: depthwise -> BN -> ReLU -> 1x1 -> BN -> ReLU (DeepLab v3+ sec. 3.1, 3.2)."""
+    depthwise = conv_bn_act(
+        in_channels, in_channels, kernel_size, stride=stride, dilation=dilation, groups=in_channels
+    )
+    return nn.Sequential(*depthwise, *conv_bn_act(in_channels, out_channels, 1))
+
+
+def resize(x: Tensor, size: Sequence[int] | torch.Size, align_corners: bool = False) -> Tensor:
+    """Bilinear resize of (N, C, h, w) to (N, C, *size); a map that has the size already passes untouched."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
