@@ -16,5 +16,5 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     if name in options:
         return name
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"unknown {kind} {name!r}: {hint}choose from {', '.join(options)}")
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(options)}"
+    raise InputError(f"unknown {kind} {name!r}: {hint}")

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atrous.errors import InputError
+
 
 class Dilated(NamedTuple):
     """How one layer (or stage) runs once the output stride is capped.
@@ -29,7 +31,7 @@ def dilate(strides: Sequence[int], output_stride: int) -> list[Dilated]:
     >>> dilate([4, 1, 2, 2, 2], output_stride=8)[-1]
     Dilated(stride=1, first_dilation=2, dilation=4)
 
-    Raises ValueError where the strides do not pass through `output_stride` exactly.
+    Raises InputError where the strides do not pass through `output_stride` exactly.
     """
     plan, stride_so_far, rate = [], 1, 1
     for stride in strides:
@@ -41,8 +43,17 @@ def dilate(strides: Sequence[int], output_stride: int) -> list[Dilated]:
             stride_so_far *= stride
     if stride_so_far != output_stride:
         reachable = sorted({_product(strides[:i]) for i in range(1, len(strides) + 1)})
-        raise ValueError(f"output_stride={output_stride} cannot be had here: choose one of {reachable}")
+        raise InputError(f"output_stride={output_stride} cannot be had here: choose one of {reachable}")
     return plan
+
+
+def scale_rates(rates: Sequence[int], designed_at: int, output_stride: int) -> tuple[int, ...]:
+    """Rates of a head that was designed at one output stride, at another: the same distance in the image.
+
+    >>> scale_rates((6, 12, 18), designed_at=16, output_stride=8)  # "doubled", DeepLab v3 sec. 3.3
+    (12, 24, 36)
+    """
+    return tuple(max(1, rate * designed_at // output_stride) for rate in rates)
 
 
 def _product(numbers: Sequence[int]) -> int:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 from torch import Tensor, nn
+
+from atrous.layers import Dilated
 
 
 class Backbone(nn.Module):
@@ -27,5 +32,51 @@ class Backbone(nn.Module):
         """Index of the deepest stage on the grid of `stride` (4: the low-level features of DeepLab v3+)."""
         stages = [i for i, s in enumerate(self.strides) if s == stride]
         if not stages:
-            raise ValueError(f"{type(self).__name__} has no features at stride {stride}, only at {self.strides}")
+            raise ValueError(
+                f"{type(self).__name__} has no features at stride {stride}, only at {self.strides}"
+            )
         return stages[-1]
+
+
+DilateFrom = Literal["first", "second", "next"]
+
+
+def block_rates(plan: Dilated, blocks: int, dilate_from: DilateFrom = "second") -> list[int]:
+    """The atrous rate of each block of a stage that lost its stride. Networks trained elsewhere differ here:
+
+    "second"  the convolution that had the stride keeps the old rate, the next ones have the new: the grid of
+              the plain network, exactly (torchvision's ResNets, timm, Google's MobileNetV2)
+    "first"   the whole stage has the new rate (Caffe's and TF's ResNets, torchvision's MobileNetV3)
+    "next"    the whole stage keeps the old rate; the new one begins with the next stage
+
+    >>> block_rates(Dilated(stride=1, first_dilation=1, dilation=2), blocks=3)
+    [1, 2, 2]
+    """
+    first = plan.dilation if dilate_from == "first" else plan.first_dilation
+    rest = plan.first_dilation if dilate_from == "next" else plan.dilation
+    return [first] + [rest] * (blocks - 1)
+
+
+def stage_strides(plan: Sequence[Dilated]) -> list[int]:
+    """The stride at which each layer of a plan leaves its features, counted from the image."""
+    strides, stride = [], 1
+    for layer in plan:
+        stride *= layer.stride
+        strides.append(stride)
+    return strides
+
+
+def init_weights(network: nn.Module) -> None:
+    """Convolutions as in He et al. 2015 (arXiv 1502.01852), fan out; biases 0."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def set_batch_norm(network: nn.Module, eps: float, momentum: float) -> None:
+    """Give every batch norm the constants of the project whose weights the network is made for."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps, module.momentum = eps, momentum

@@ -1,1 +1,96 @@
-"""To be filled."""
+"""Data sets: pictures with masks, read as they are and checked.
+
+`open_dataset` finds out what a folder holds. Every data set delivers `Sample(image, mask, name)` and has `labels`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from atrous.data.base import Pair, Sample, SegmentationDataset
+from atrous.data.camvid import find_camvid, open_camvid
+from atrous.data.folder import open_folder
+from atrous.data.labels import CAMVID, IGNORE_INDEX, VOC, Labels, voc_palette
+from atrous.data.pictures import read_colour_map, read_image, read_mask
+from atrous.data.scenes import SCENES, Scenes, open_scenes
+from atrous.data.transforms import pad_collate, train_transform, val_transform
+from atrous.data.voc import find_voc, open_voc
+from atrous.errors import InputError, choose
+
+FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
+    "folder": open_folder,
+    "voc": open_voc,
+    "camvid": open_camvid,
+    "scenes": open_scenes,
+}
+
+LAYOUTS = (
+    "understood are images/ and masks/ (or train/images/, val/images/, ...; or images/train/, ...), VOC (ImageSets/, "
+    'JPEGImages/, SegmentationClass/), CamVid (train/, trainannot/, ...), and the word "scenes" for drawn scenes'
+)
+
+
+def open_dataset(
+    path: str | Path, split: str = "train", format: str = "auto", **options: Any
+) -> SegmentationDataset:
+    """Open one split of a data set.
+
+    path: a folder, or the word "scenes" for the drawn scenes that need no files.
+    split: "train" or "val"; VOC also has "trainval" and "train_aug", CamVid and folders "test".
+    format: one of `FORMATS`, or "auto" to find out.
+    options: those of the format's own function: `open_folder`, `open_voc`, `open_camvid`, `open_scenes`.
+
+    Raises InputError: a missing or empty folder, one that fits no layout, an unknown option, and whatever the
+    format's function raises.
+    """
+    if format != "auto":
+        choose("data format", format, FORMATS)
+    else:
+        format = find_format(path)
+    opener = FORMATS[format]
+    known = [name for name in inspect.signature(opener).parameters if name not in ("path", "split")]
+    for option in options:
+        choose(f"option of the data format {format!r}", option, known)
+    return opener(path, split, **options)
+
+
+def find_format(path: str | Path) -> str:
+    """Which of `FORMATS` a path is: InputError where it is missing, empty or none of them."""
+    if path == "scenes":
+        return "scenes"
+    root = Path(path)
+    if not root.is_dir():
+        what = "a file, not a folder" if root.exists() else "no such folder"
+        raise InputError(f"{root}: {what}; {LAYOUTS}")
+    if not any(root.iterdir()):
+        raise InputError(f"{root}: the folder is empty; {LAYOUTS}")
+    if find_voc(root) is not None:
+        return "voc"
+    return "camvid" if find_camvid(root) is not None else "folder"
+
+
+__all__ = [
+    "CAMVID",
+    "FORMATS",
+    "IGNORE_INDEX",
+    "SCENES",
+    "VOC",
+    "InputError",
+    "Labels",
+    "Pair",
+    "Sample",
+    "Scenes",
+    "SegmentationDataset",
+    "find_format",
+    "open_dataset",
+    "pad_collate",
+    "read_colour_map",
+    "read_image",
+    "read_mask",
+    "train_transform",
+    "val_transform",
+    "voc_palette",
+]

@@ -12,22 +12,37 @@ IGNORE_INDEX = 255  # the papers' "void" label
 
 @dataclass(frozen=True)
 class Labels:
-    """What the numbers in a mask mean: `names[i]` and `palette[i]` (RGB, 0..255) belong to class i."""
+    """What the numbers in a mask mean: `names[i]` and `palette[i]` (RGB, 0..255) belong to class i.
+
+    `ignore_index` marks pixels that count neither in the loss nor in a metric; every data set here delivers its
+    void pixels under this number, whatever its files use. `void_colours` are the RGB colours that mean the same
+    in a colour mask.
+    """
 
     names: tuple[str, ...]
     palette: tuple[Colour, ...]
     ignore_index: int = IGNORE_INDEX
+    void_colours: tuple[Colour, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.palette):
             raise ValueError(f"{len(self.names)} class names but {len(self.palette)} colours")
+        if 0 <= self.ignore_index < len(self.names):
+            raise ValueError(
+                f"ignore_index {self.ignore_index} is also the number of a class ({len(self.names)})"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
 
     @classmethod
-    def named(cls, names: Sequence[str], ignore_index: int = IGNORE_INDEX) -> Labels:
-        """Labels in the VOC colours, for a data set that brings none."""
+    def named(cls, names: Sequence[str], ignore_index: int | None = None) -> Labels:
+        """Labels in the VOC colours, for a data set that brings none.
+
+        The label left out is 255, or 65535 where there are more than 255 classes.
+        """
+        if ignore_index is None:
+            ignore_index = IGNORE_INDEX if len(names) <= IGNORE_INDEX else 65535
         return cls(tuple(names), voc_palette(len(names)), ignore_index)
 
 
@@ -45,14 +60,19 @@ def voc_palette(count: int) -> tuple[Colour, ...]:
     return tuple(colour(index) for index in range(count))
 
 
-VOC = Labels.named(
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor".split()
+VOC = Labels(
+    names=tuple(
+        "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+        "pottedplant sheep sofa train tvmonitor".split()
+    ),
+    palette=voc_palette(21),
+    void_colours=((224, 224, 192),),  # colour 255 of the map: the rim around objects
 )
 
+# The 11 classes of SegNet's CamVid; its files say 11 for void, camvid.py turns that into 255.
 CAMVID = Labels(
-    tuple("sky building pole road pavement tree signsymbol fence car pedestrian bicyclist".split()),
-    (
+    names=tuple("sky building pole road pavement tree signsymbol fence car pedestrian bicyclist".split()),
+    palette=(
         (128, 128, 128),
         (128, 0, 0),
         (192, 192, 128),
@@ -65,5 +85,5 @@ CAMVID = Labels(
         (64, 64, 0),
         (0, 128, 192),
     ),
-    ignore_index=11,
+    void_colours=((0, 0, 0),),
 )

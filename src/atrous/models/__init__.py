@@ -1,1 +1,165 @@
-"""To be filled."""
+"""The models, one file per paper. `create_model` builds one by its name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from atrous.backbones import BACKBONES, create_backbone
+from atrous.backbones.vgg import decimate_fc
+from atrous.backbones.weights import read_weights
+from atrous.config import ModelConfig
+from atrous.errors import InputError, choose
+from atrous.models.deeplab_v1 import DeepLabV1
+from atrous.models.deeplab_v2 import DeepLabV2
+from atrous.models.deeplab_v3 import DeepLabV3
+from atrous.models.deeplab_v3plus import DeepLabV3Plus
+from atrous.models.pspnet import PSPNet
+
+__all__ = [
+    "MODELS",
+    "DeepLabV1",
+    "DeepLabV2",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "Model",
+    "PSPNet",
+    "backbone_options",
+    "create_model",
+    "model_options",
+]
+
+Model = DeepLabV1 | DeepLabV2 | PSPNet | DeepLabV3 | DeepLabV3Plus
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A model and what its paper builds it on."""
+
+    model: Callable[..., Model]
+    backbone: str
+    output_stride: int
+    backbone_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def _resnets(**options: Any) -> dict[str, dict[str, Any]]:
+    """The options for the ResNets of the papers, those with three bottlenecks in block 4."""
+    return dict.fromkeys(("resnet50", "resnet101", "resnet152"), options)
+
+
+# dilate_from="first": at output stride 8 all of res4 has rate 2, all of res5 rate 4 (v2 sec. 4.1, PSPNet);
+# at 16 block 4 has 2 x (1, 2, 4) (v3 sec. 3.2.1). torchvision's first unit keeps the old rate: "second".
+MODELS: dict[str, Paper] = {
+    "deeplab_v1": Paper(DeepLabV1, "vgg16", 8),
+    "deeplab_v2": Paper(
+        DeepLabV2, "resnet101", 8, _resnets(dilate_from="first") | {"vgg16": {"average_pool": False}}
+    ),
+    "pspnet": Paper(PSPNet, "resnet50", 8, _resnets(dilate_from="first", deep_stem=True)),
+    "deeplab_v3": Paper(DeepLabV3, "resnet101", 16, _resnets(dilate_from="first", multi_grid=(1, 2, 4))),
+    "deeplab_v3plus": Paper(
+        DeepLabV3Plus, "resnet101", 16, _resnets(dilate_from="first", multi_grid=(1, 2, 4))
+    ),
+}
+
+
+def create_model(
+    name: str,
+    backbone: str | None = None,
+    num_classes: int = 21,
+    output_stride: int | None = None,
+    pretrained: bool | str | Path | None = None,
+    in_channels: int = 3,
+    **options: Any,
+) -> Model:
+    """Build a model of the DeepLab family.
+
+    Args:
+        name: deeplab_v1, deeplab_v2, pspnet, deeplab_v3 or deeplab_v3plus.
+        backbone: a name of `atrous.backbones.BACKBONES`, or "timm:<name>". None: the paper's.
+        num_classes: C, at least 1.
+        output_stride: input size over the size of the backbone's last features. None: the paper's.
+        pretrained: weights of the backbone: "imagenet" or the path of a file.
+        in_channels: channels of the picture.
+        options: of the model (`model_options(name)`) and of its backbone (`backbone_options(backbone)`).
+
+    Returns a module with `forward(x: (N, in_channels, H, W)) -> logits (N, C, H, W)` for any H and W from 1
+    up; `scores(x)`, the logits on the model's own grid and what only the loss needs;
+    `learning_rate_groups()`; and `config`, the `ModelConfig` that rebuilds it.
+
+    Raises InputError for an unknown name or option, with the nearest known one, and for what the backbone
+    cannot do.
+    """
+    paper = MODELS[choose("model", name, MODELS)]
+    backbone = paper.backbone if backbone is None else backbone
+    output_stride = paper.output_stride if output_stride is None else output_stride
+    if num_classes < 1 or in_channels < 1:
+        raise InputError(f"num_classes={num_classes} and in_channels={in_channels} must be at least 1")
+
+    of_model, of_backbone = model_options(name), backbone_options(backbone)
+    for option in options:
+        if option not in of_model + of_backbone:
+            _unknown_option(option, name, of_model, backbone, of_backbone)
+    options = paper.backbone_options.get(backbone, {}) | options
+
+    network = create_backbone(
+        backbone,
+        output_stride=output_stride,
+        in_channels=in_channels,
+        pretrained=pretrained,
+        **{key: value for key, value in options.items() if key in of_backbone},
+    )
+    model = paper.model(
+        network, num_classes, **{key: value for key, value in options.items() if key in of_model}
+    )
+    if isinstance(model, DeepLabV1 | DeepLabV2) and backbone == "vgg16" and pretrained:
+        weights = _vgg_weights(pretrained)
+        if "classifier.0.weight" in weights:
+            model.initialise_from_vgg(decimate_fc(weights))
+    model.config = ModelConfig(name, backbone, num_classes, output_stride, in_channels, options)
+    return model
+
+
+def model_options(name: str) -> list[str]:
+    """The options of a model: the keyword arguments of its class."""
+    return _keyword_arguments(MODELS[choose("model", name, MODELS)].model)
+
+
+def backbone_options(name: str) -> list[str]:
+    """The options of a backbone, such as multi_grid, deep_stem or width; timm's networks have none here."""
+    if name.startswith("timm:"):
+        return []
+    builder = BACKBONES[choose("backbone", name, [*BACKBONES, "timm:<name>"])]
+    return [
+        option for option in _keyword_arguments(builder) if option not in ("output_stride", "in_channels")
+    ]
+
+
+def _keyword_arguments(builder: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(builder).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def _unknown_option(
+    option: str, name: str, of_model: list[str], backbone: str, of_backbone: list[str]
+) -> None:
+    try:
+        choose("option", option, of_model + of_backbone)
+    except InputError as error:
+        complaint = str(error).removesuffix(f"choose from {', '.join(of_model + of_backbone)}")
+        known = f"{name} has {', '.join(of_model)}; {backbone} has {', '.join(of_backbone) or 'none'}"
+        raise InputError(complaint + known) from None
+
+
+def _vgg_weights(pretrained: bool | str | Path) -> dict[str, Tensor]:
+    """All of VGG-16's weights, with the classifier that the backbone leaves out."""
+    if Path(str(pretrained)).is_file():
+        return read_weights(Path(str(pretrained)))
+    from torchvision.models import VGG16_Weights
+
+    known = VGG16_Weights.__members__
+    return dict(known.get(str(pretrained), VGG16_Weights.IMAGENET1K_V1).get_state_dict(check_hash=True))

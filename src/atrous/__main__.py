@@ -1,0 +1,3 @@
+from atrous.cli import main
+
+main()

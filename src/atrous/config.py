@@ -1,0 +1,243 @@
+"""Typed settings <-> YAML: the model, how a picture is prepared and predicted, and the recipe of a training run.
+
+Importing this file costs no torch: the command line builds its help from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+
+from atrous.errors import InputError, choose
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The arguments of `create_model` that rebuild a model; `options` are the paper's own."""
+
+    name: str
+    backbone: str
+    num_classes: int
+    output_stride: int
+    in_channels: int = 3
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """`(picture / 255 - mean) / std` for RGB pictures; the default is that of ImageNet-trained weights."""
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+Settings = TypeVar("Settings")
+Mode = Literal["direct", "resize", "slide"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How pictures are predicted, and so what a score means.
+
+    mode: "direct" takes a picture at its own size, "resize" squashes it to `size`, "slide" moves windows
+    of `size` over it. `size` is (height, width). `scales` and `flip`: class probabilities are averaged
+    over all of them (DeepLab v3 sec. 4.1).
+    """
+
+    mode: Mode = "direct"
+    size: tuple[int, int] | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        choose("mode", self.mode, ("direct", "resize", "slide"))
+        if self.mode != "direct" and self.size is None:
+            raise InputError(f"mode {self.mode!r} needs a size (height, width)")
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+            raise InputError(f"size {self.size} is not (height, width) in pixels")
+        if not self.scales or min(self.scales) <= 0:
+            raise InputError(f"scales {self.scales} must be positive numbers")
+
+    def __str__(self) -> str:
+        size = f" {self.size[0]}x{self.size[1]}" if self.size and self.mode != "direct" else ""
+        scales = " ".join(f"{s:g}" for s in self.scales)
+        return f"{self.mode}{size}, scales {scales}, {'with' if self.flip else 'no'} flip"
+
+
+@dataclass
+class Recipe:
+    """Everything a training run depends on. A value of None means: what the model's paper does.
+
+    Args:
+        data: folder of the data set, or "scenes" for the built-in drawn one.
+        format: layout of the folder.
+        train_split: part of the data to learn from.
+        val_split: part of the data to measure on.
+        data_options: further options of the layout, such as masks, classes or val_fraction.
+        model: deeplab_v1, deeplab_v2, pspnet, deeplab_v3 or deeplab_v3plus.
+        backbone: the network under it.
+        output_stride: input size over feature size.
+        pretrained: "imagenet", or a file of backbone weights.
+        model_options: the paper's own options, such as atrous_rates or separable.
+        crop_size: training crop in pixels, a side or (height, width).
+        scale: range of the random scale.
+        flip: mirror left-right at random.
+        jitter: strength of the colour jitter, 0 to 1.
+        rotation: largest random rotation in degrees.
+        blur: blur at random.
+        batch_size: pictures in a step.
+        epochs: passes over the data; iterations wins over it.
+        iterations: steps in all.
+        learning_rate: of the backbone, at the start.
+        lr_groups: "paper" gives head layers the multiples of the paper (10x, 20x), "uniform" one rate to all.
+        schedule: how the learning rate falls.
+        power: of the poly schedule.
+        step_every: iterations between the tenfold drops of the step schedule.
+        warmup: iterations in which the learning rate rises from 0.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        freeze_bn: keep batch norm statistics and scales as they are.
+        bn_momentum: share of the new batch in the running statistics (the papers' 3e-4 needs 30,000 iterations).
+        loss_at: "logits" shrinks the labels to the logits' grid (v1, v2), "labels" grows the logits (v3, v3+).
+        class_weights: "none", "median" or "enet", from the pixel shares of the data.
+        aux_weight: weight of the auxiliary loss.
+        out: folder of the run; None names one by model and time under runs/.
+        seed: of every random choice.
+        device: "auto", "cpu", "cuda", "mps".
+        devices: how many of them.
+        precision: as Lightning Fabric names it, such as 32-true or bf16-mixed; "auto" is bf16-mixed on hardware
+            that multiplies bfloat16, 32-true elsewhere.
+        workers: processes that load pictures.
+        evaluate_every: epochs between two measurements; None gives at most 20 in a run.
+        max_val: measure on this many pictures during the run; None takes all.
+    """
+
+    data: str = "scenes"
+    format: str = "auto"
+    train_split: str = "train"
+    val_split: str = "val"
+    data_options: dict[str, Any] = field(default_factory=dict)
+
+    model: str = "deeplab_v3plus"
+    backbone: str | None = None
+    output_stride: int | None = None
+    pretrained: str | None = None
+    model_options: dict[str, Any] = field(default_factory=dict)
+
+    crop_size: int | tuple[int, int] | None = None
+    scale: tuple[float, float] | None = None
+    flip: bool = True
+    jitter: float = 0.0
+    rotation: float | None = None
+    blur: bool | None = None
+
+    batch_size: int | None = None
+    epochs: float = 50
+    iterations: int | None = None
+    learning_rate: float | None = None
+    lr_groups: Literal["paper", "uniform"] = "paper"
+    schedule: Literal["poly", "step"] | None = None
+    power: float = 0.9
+    step_every: int = 2000
+    warmup: int = 0
+    momentum: float = 0.9
+    weight_decay: float | None = None
+    freeze_bn: bool | None = None
+    bn_momentum: float = 0.1
+    loss_at: Literal["logits", "labels"] | None = None
+    class_weights: Literal["none", "median", "enet"] = "none"
+    aux_weight: float = 0.4
+
+    out: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    precision: str = "auto"
+    workers: int | None = None
+    evaluate_every: float | None = None
+    max_val: int | None = None
+
+    def resolved(self) -> Self:
+        """This recipe with every None that the model's paper settles filled in."""
+        choose("model", self.model, PAPERS)
+        paper = dict(PAPERS[self.model])
+        if self.pretrained is None:
+            paper["freeze_bn"] = False  # statistics that nobody trained are not worth keeping
+        blank = {key: value for key, value in paper.items() if getattr(self, key) is None}
+        return dataclasses.replace(self, **blank)
+
+
+# What each paper trains with (sections: v1 4.1, v2 4.1, PSPNet 5.1, v3 4, v3+ 4).
+PAPERS: dict[str, dict[str, Any]] = {
+    "deeplab_v1": {
+        "crop_size": 321, "scale": (1.0, 1.0), "rotation": 0.0, "blur": False,
+        "batch_size": 20, "learning_rate": 1e-3, "schedule": "step", "weight_decay": 5e-4, "loss_at": "logits",
+        "freeze_bn": False,
+    },
+    "deeplab_v2": {
+        "crop_size": 321, "scale": (0.5, 1.5), "rotation": 0.0, "blur": False,
+        "batch_size": 10, "learning_rate": 2.5e-4, "schedule": "poly", "weight_decay": 5e-4, "loss_at": "logits",
+        "freeze_bn": True,
+    },
+    "pspnet": {
+        "crop_size": 473, "scale": (0.5, 2.0), "rotation": 10.0, "blur": True,
+        "batch_size": 16, "learning_rate": 0.01, "schedule": "poly", "weight_decay": 1e-4, "loss_at": "labels",
+        "freeze_bn": False,
+    },
+    "deeplab_v3": {
+        "crop_size": 513, "scale": (0.5, 2.0), "rotation": 0.0, "blur": False,
+        "batch_size": 16, "learning_rate": 0.007, "schedule": "poly", "weight_decay": 1e-4, "loss_at": "labels",
+        "freeze_bn": False,
+    },
+    "deeplab_v3plus": {
+        "crop_size": 513, "scale": (0.5, 2.0), "rotation": 0.0, "blur": False,
+        "batch_size": 16, "learning_rate": 0.007, "schedule": "poly", "weight_decay": 4e-5, "loss_at": "labels",
+        "freeze_bn": False,
+    },
+}  # fmt: skip
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A dataclass of settings as plain YAML / JSON values; a tuple becomes a list."""
+    return {f.name: _plain(getattr(settings, f.name)) for f in fields(settings)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def from_dict(kind: type[Settings], values: dict[str, Any], where: str) -> Settings:
+    """Build the dataclass `kind` from plain values; an unknown key is an InputError that suggests the nearest."""
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        try:
+            choose("key", key, known)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Read a YAML recipe; InputError where the file is missing, is no YAML mapping, or has an unknown key."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a recipe is a list of `key: value` lines")
+    return from_dict(Recipe, values, str(path))
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    path.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")

@@ -1,0 +1,144 @@
+"""What every data set delivers: pictures with masks, read as they are and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from atrous.data.labels import Labels
+from atrous.data.pictures import read_image, read_mask
+from atrous.errors import InputError
+
+Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
+
+
+class Sample(NamedTuple):
+    """One picture with its mask.
+
+    image: (3, H, W) uint8, RGB; normalisation happens on the device, in the trainer.
+    mask: (H, W) class numbers, `labels.ignore_index` for void; uint8, or int32 for more than 255 classes.
+    name: the file's name within its data set, without suffix.
+    """
+
+    image: tv_tensors.Image
+    mask: tv_tensors.Mask
+    name: str
+
+
+class Pair(NamedTuple):
+    """A picture's name and its two files."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+class SegmentationDataset(Dataset[Sample]):
+    """Pictures and masks from files, for `torch.utils.data.DataLoader`.
+
+    pairs: the files. labels: what the mask values mean. split: "train", "val", ...
+    colours: the colour map for RGB masks. values: {value in the files: class or ignore_index}, for files that
+    number their classes otherwise; values not named stay. transform: called with (image, mask), returns both.
+    unpaired: files left out because their partner is missing, one line each.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        labels: Labels,
+        split: str,
+        *,
+        colours: Labels | None = None,
+        values: Mapping[int, int] | None = None,
+        transform: Transform | None = None,
+        unpaired: Sequence[str] = (),
+    ) -> None:
+        self.pairs = list(pairs)
+        self.labels = labels
+        self.split = split
+        self.colours = colours
+        self.values = dict(values or {})
+        self.transform = transform
+        self.unpaired = list(unpaired)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        """The name of picture `index`."""
+        return self.pairs[index].name
+
+    def image(self, index: int) -> np.ndarray:
+        """Picture `index`, (H, W, 3) uint8 RGB, see `read_image`."""
+        return read_image(self.pairs[index].image)
+
+    def mask(self, index: int) -> np.ndarray:
+        """Mask `index`, (H, W) class numbers after `values`, not yet checked against the classes."""
+        mask = read_mask(self.pairs[index].mask, self.colours)
+        return replace_values(mask, self.values) if self.values else mask
+
+    def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Picture (H, W, 3) uint8 RGB and mask (H, W), checked: InputError for another size or unknown values."""
+        _, image_path, mask_path = self.pairs[index]
+        image, mask = self.image(index), self.mask(index)
+        if (message := size_mismatch(image, mask, image_path, mask_path)) is not None:
+            raise InputError(message)
+        if found := unknown_values(mask, self.labels):
+            raise InputError(f"{mask_path}: {describe_values(found, self.labels)}")
+        return image, mask.astype(mask_dtype(self.labels), copy=False)
+
+    def __getitem__(self, index: int) -> Sample:
+        pixels, classes = self.arrays(index)
+        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
+        mask = tv_tensors.Mask(torch.from_numpy(classes))
+        if self.transform is not None:
+            image, mask = self.transform(image, mask)
+        return Sample(image, mask, self.name(index))
+
+
+def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.int32]:
+    """uint8 where the classes and the ignore label fit, otherwise int32."""
+    return np.uint8 if max(len(labels) - 1, labels.ignore_index) <= 255 else np.int32
+
+
+def replace_values(mask: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
+    """Exchange the values of a mask by a table; the rest stay."""
+    table = np.arange(max(256, int(mask.max(initial=0)) + 1), dtype=np.int32)
+    for old, new in values.items():
+        if old < len(table):
+            table[old] = new
+    return table[mask]
+
+
+def unknown_values(mask: np.ndarray, labels: Labels) -> dict[int, int]:
+    """{value: pixels} of all values that are neither a class nor the ignore label."""
+    strange = (mask >= len(labels)) & (mask != labels.ignore_index)
+    if not strange.any():
+        return {}
+    values, counts = np.unique(mask[strange], return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def describe_values(found: Mapping[int, int], labels: Labels) -> str:
+    """One phrase for what `unknown_values` found."""
+    listed = ", ".join(f"{value} ({count} pixels)" for value, count in list(found.items())[:5])
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    plural = "values" if len(found) > 1 else "value"
+    return (
+        f"mask {plural} {listed}{more} outside the {len(labels)} classes 0..{len(labels) - 1} "
+        f"and not {labels.ignore_index} (void)"
+    )
+
+
+def size_mismatch(image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path: Path) -> str | None:
+    """The message for a mask of another size than its picture, or None."""
+    if image.shape[:2] == mask.shape:
+        return None
+    (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
+    return f"{mask_path}: the mask is {mask_width}x{mask_height} but the picture {image_path} is {width}x{height}"

@@ -1,0 +1,271 @@
+"""Look at every file of a data set before training: what would break, what is doubtful, how the classes share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+
+from atrous.data import find_format, open_dataset
+from atrous.data.base import SegmentationDataset, describe_values, size_mismatch, unknown_values
+from atrous.data.labels import Labels
+from atrous.errors import InputError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class SplitReport:
+    """What one split holds; the arrays have one entry a class. Unreadable and mismatched pairs are not counted."""
+
+    pictures: int
+    pixels: np.ndarray  # (C,) pixels of the class
+    present: np.ndarray  # (C,) pictures that show the class
+    present_pixels: np.ndarray  # (C,) valid pixels of the pictures that show the class
+    void_pixels: int = 0
+    smallest: tuple[int, int] = (0, 0)  # height, width of the picture with the fewest pixels
+    largest: tuple[int, int] = (0, 0)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(C,) each class's share of the pixels that are not void, 0..1."""
+        return self.pixels / max(1, self.pixels.sum())
+
+
+@dataclass
+class CheckReport:
+    """`problems` would break a training or spoil it, `warnings` may; one line each, naming the file."""
+
+    path: str
+    labels: Labels | None = None
+    splits: dict[str, SplitReport] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def class_weights(self, kind: str = "median_frequency", split: str = "train") -> np.ndarray:
+        """(C,) suggested loss weights; a class that the split never shows gets 1.
+
+        "median_frequency" (Eigen and Fergus 2015, section 4.3.2): median(f) / f, with f the class's pixels over the pixels of
+        the pictures that show it. "enet" (Paszke et al. 2016, section 5.2): 1 / ln(1.02 + p), with p its share of all pixels.
+        """
+        report = self.splits[split]
+        weights = np.ones(len(report.pixels))
+        seen = report.pixels > 0
+        if kind == "median_frequency":
+            frequency = report.pixels[seen] / report.present_pixels[seen]
+            weights[seen] = np.median(frequency) / frequency if seen.any() else 1.0
+        elif kind == "enet":
+            weights[seen] = 1 / np.log(1.02 + report.shares[seen])
+        else:
+            raise ValueError(f"unknown kind of weights {kind!r}: choose from median_frequency, enet")
+        return weights
+
+
+def check_dataset(
+    path: str | Path,
+    format: str = "auto",
+    splits: Sequence[str] = ("train", "val"),
+    *,
+    progress: Progress | None = None,
+    threads: int = 4,
+    **options: Any,
+) -> CheckReport:
+    """Read every picture and mask of a data set and report; nothing it finds stops it.
+
+    path, format, options: as for `open_dataset`. progress: called with (pairs read, pairs in all).
+    Problems: a split that cannot be opened, lone files, unreadable or cut off files, masks of another size, values
+    outside the classes, a picture with the same pixels in two splits. Warnings: classes never shown in train,
+    pictures twice in a split, masks that are void throughout.
+    """
+    report = CheckReport(str(path))
+    datasets: dict[str, SegmentationDataset] = {}
+    try:
+        format = find_format(path) if format == "auto" else format
+    except InputError as error:
+        report.problems.append(str(error))
+        return report
+    if format != "scenes":
+        options.setdefault("strict", False)
+    for split in splits:
+        try:
+            datasets[split] = open_dataset(path, split, format, **options)
+        except InputError as error:
+            _once(report.problems, str(error))
+    total = sum(len(dataset) for dataset in datasets.values())
+    done = 0
+    seen: dict[str, tuple[str, str]] = {}  # digest of the pixels -> split and name of the first such picture
+    for split, dataset in datasets.items():
+        report.labels = dataset.labels
+        for line in dataset.unpaired:
+            _once(report.problems, line)
+        tally = _Tally(dataset)
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            for found in pool.map(tally.read, range(len(dataset))):
+                tally.add(found, report)
+                if found.digest:
+                    _note_duplicate(report, seen, found.digest, split, found.name)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+        report.splits[split] = tally.report
+    _warn_of_classes(report)
+    return report
+
+
+@dataclass
+class _Finding:
+    name: str
+    problems: list[str]
+    digest: str = ""
+    size: tuple[int, int] = (0, 0)
+    counts: np.ndarray | None = None
+    void: int = 0
+
+
+class _Tally:
+    """Reads pairs (in threads) and adds up (in one)."""
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self.dataset = dataset
+        count = len(dataset.labels)
+        self.report = SplitReport(0, *(np.zeros(count, dtype=np.int64) for _ in range(3)))
+
+    def read(self, index: int) -> _Finding:
+        dataset = self.dataset
+        found = _Finding(dataset.name(index), [])
+        image = mask = None
+        try:
+            image = dataset.image(index)
+            found.digest = hashlib.blake2b(
+                image.tobytes() + str(image.shape).encode(), digest_size=16
+            ).hexdigest()
+        except InputError as error:
+            found.problems.append(str(error))
+        try:
+            mask = dataset.mask(index)
+        except InputError as error:
+            found.problems.append(str(error))
+        if image is not None and mask is not None and image.shape[:2] != mask.shape:
+            pair = dataset.pairs[index]
+            found.problems.append(str(size_mismatch(image, mask, pair.image, pair.mask)))
+        if mask is not None:
+            if strange := unknown_values(mask, dataset.labels):
+                found.problems.append(
+                    f"{dataset.pairs[index].mask}: {describe_values(strange, dataset.labels)}"
+                )
+            counts = np.bincount(mask.ravel(), minlength=dataset.labels.ignore_index + 1)
+            found.counts, found.void = counts[: len(dataset.labels)], int(counts[dataset.labels.ignore_index])
+            found.size = (mask.shape[0], mask.shape[1])
+        return found
+
+    def add(self, found: _Finding, report: CheckReport) -> None:
+        report.problems += found.problems
+        if found.counts is None or found.problems:
+            return
+        own = self.report
+        own.pictures += 1
+        own.pixels += found.counts
+        own.void_pixels += found.void
+        own.present += found.counts > 0
+        own.present_pixels += (found.counts > 0) * found.counts.sum()
+        sizes = [found.size] if own.pictures == 1 else [own.smallest, own.largest, found.size]
+        own.smallest = min(sizes, key=lambda size: size[0] * size[1])
+        own.largest = max(sizes, key=lambda size: size[0] * size[1])
+        if not found.counts.any():
+            report.warnings.append(f"{found.name}: the mask is void throughout")
+
+
+def _once(lines: list[str], line: str) -> None:
+    if line not in lines:
+        lines.append(line)
+
+
+def _note_duplicate(
+    report: CheckReport, seen: dict[str, tuple[str, str]], digest: str, split: str, name: str
+) -> None:
+    first_split, first_name = seen.setdefault(digest, (split, name))
+    if (first_split, first_name) == (split, name):
+        return
+    if first_split == split:
+        report.warnings.append(f"{split}: {first_name} and {name} are the same picture")
+    else:
+        report.problems.append(
+            f"the same picture is in two splits: {first_split}/{first_name}, {split}/{name}"
+        )
+
+
+def _warn_of_classes(report: CheckReport) -> None:
+    train = report.splits.get("train")
+    if train is None or report.labels is None or not train.pictures:
+        return
+    for index, name in enumerate(report.labels.names):
+        if train.present[index] == 0:
+            shown = [split for split, other in report.splits.items() if other.present[index] > 0]
+            where = f" but in {', '.join(shown)}" if shown else ""
+            report.warnings.append(f"class {index} ({name}) is in no train picture{where}")
+
+
+def render_report(report: CheckReport, limit: int = 20) -> Group:
+    """The report as rich tables, for `rich.print`: splits, classes, then at most `limit` problems and warnings."""
+    parts: list[Table | str] = []
+    if report.splits:
+        table = Table(title=report.path, title_justify="left")
+        for heading in ("split", "pictures", "void", "smallest", "largest"):
+            table.add_column(heading, justify="left" if heading == "split" else "right")
+        for split, own in report.splits.items():
+            void = own.void_pixels / max(1, own.void_pixels + own.pixels.sum())
+            sizes = [f"{width}x{height}" for height, width in (own.smallest, own.largest)]
+            table.add_row(split, str(own.pictures), f"{void:.1%}", *sizes)
+        parts.append(table)
+    if report.splits and report.labels is not None:
+        parts.append(_class_table(report, report.labels))
+    for lines, heading, style in (
+        (report.problems, "problems", "red"),
+        (report.warnings, "warnings", "yellow"),
+    ):
+        if lines:
+            table = Table(
+                title=f"{len(lines)} {heading}", title_style=style, show_header=False, title_justify="left"
+            )
+            for line in lines[:limit]:
+                table.add_row(_plain(line))
+            if len(lines) > limit:
+                table.add_row(f"... and {len(lines) - limit} more")
+            parts.append(table)
+    return Group(*parts)
+
+
+def _class_table(report: CheckReport, labels: Labels) -> Table:
+    table = Table(title="classes", title_justify="left")
+    table.add_column("class")
+    for split in report.splits:
+        table.add_column(f"{split} pixels", justify="right")
+        table.add_column(f"{split} pictures", justify="right")
+    weighted = "train" in report.splits
+    if weighted:
+        table.add_column("weight (median)", justify="right")
+        table.add_column("weight (ENet)", justify="right")
+        median, enet = report.class_weights("median_frequency"), report.class_weights("enet")
+    for index, name in enumerate(labels.names):
+        row = [f"{index} {_plain(name)}"]
+        for own in report.splits.values():
+            row += [f"{own.shares[index]:.2%}", str(own.present[index])]
+        if weighted:
+            row += [f"{median[index]:.2f}", f"{enet[index]:.2f}"]
+        table.add_row(*row)
+    return table
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")  # rich would read [..] as markup

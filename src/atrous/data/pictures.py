@@ -1,0 +1,213 @@
+"""Reading pictures, masks and colour maps from files. Whatever cannot be used is an InputError naming the file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from atrous.data.labels import Colour, Labels
+from atrous.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+
+# Entries of a colour map that mean "leave this pixel out" rather than a class.
+VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a picture as (H, W, 3) uint8, RGB, upright.
+
+    - EXIF orientation is applied: the array is the picture as a viewer shows it, and masks must match that.
+    - Grey and palette pictures become RGB; CMYK is converted without a colour profile.
+    - 16 bits per channel are scaled to 8 by keeping the high byte: 0..65535 becomes 0..255.
+    - Transparent pixels are composited over white. Of an animation, the first frame is taken.
+
+    Raises InputError, one line naming the file: no such file, empty file, not a picture, damaged or cut off, more
+    than twice Pillow's `Image.MAX_IMAGE_PIXELS` (179 million pixels), 32 bits per channel.
+    """
+    path = Path(path)
+    picture = _load(path)
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise InputError(f"{path}: 32-bit picture: save it with 8 or 16 bits per channel")
+        grey = (values >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode == "F":
+        raise InputError(f"{path}: floating-point picture: save it with 8 or 16 bits per channel")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return np.array(Image.alpha_composite(white, picture).convert("RGB"))
+    try:
+        return np.array(picture.convert("RGB"))
+    except ValueError:
+        raise InputError(f"{path}: colour mode {picture.mode} cannot be turned into RGB") from None
+
+
+def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:
+    """Read a mask as (H, W) class numbers: uint8 where all values fit, otherwise int32.
+
+    - Grey files (1, 8 or 16 bits) and palette files give their stored values; a palette's colours are never used.
+    - RGB or RGBA files need `colours`: each pixel must have exactly one of `colours.palette` (gives the class) or
+      `colours.void_colours` (gives `colours.ignore_index`). Alpha is not looked at.
+    - RGB files without `colours` are taken as class numbers if their three channels are equal everywhere, as some
+      tools save grey masks so.
+    - EXIF orientation is applied, as in `read_image`.
+
+    Raises InputError, one line naming the file: all that `read_image` raises; a colour that the map lacks; RGB
+    without a map; JPEG, whose compression changes class numbers.
+    """
+    path = Path(path)
+    picture = _load(path)
+    if picture.format in ("JPEG", "MPO"):
+        raise InputError(f"{path}: a mask saved as JPEG has its class numbers blurred: save it as PNG")
+    mode = picture.mode
+    if mode in ("RGB", "RGBA", "RGBX"):
+        rgb = np.asarray(picture)[..., :3]
+        if colours is not None:
+            return _match_colours(rgb, colours, path)
+        if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
+            return rgb[..., 0].copy()
+        raise InputError(
+            f"{path}: the mask is a colour picture and no colour map says which class a colour means: "
+            "put a labelmap.txt with lines 'name:r,g,b' beside the pictures, or save class numbers as a grey PNG"
+        )
+    if mode in ("LA", "PA"):
+        picture = picture.getchannel(0)
+    elif mode not in ("1", "L", "P") and not mode.startswith("I"):
+        raise InputError(f"{path}: colour mode {mode} cannot hold a mask: save class numbers as a grey PNG")
+    values = np.asarray(picture)
+    if values.dtype == bool or values.dtype == np.uint8:
+        return values.astype(np.uint8)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise InputError(
+            f"{path}: mask values from {values.min()} to {values.max()}: only 0..65535 are understood"
+        )
+    return values.astype(np.uint8 if values.max(initial=0) <= 255 else np.int32)
+
+
+def read_colour_map(path: str | Path) -> Labels:
+    """Read class names and RGB colours from a file; the order in the file numbers the classes from 0.
+
+    Understood: lines `name:r,g,b` with anything after a further colon (CVAT's labelmap.txt), lines `name,r,g,b`
+    with or without a heading (CamVid's class_dict.csv), lines `r g b name` (CamVid's label_colors.txt), and JSON
+    or YAML of `name: [r, g, b]`. Lines that begin with # are comments. Entries named void, ignore or unlabeled
+    become `void_colours` and are no class.
+
+    Raises InputError naming the file, and the line where there is one.
+    """
+    path = Path(path)
+    entries = _mapping_entries(path) if path.suffix in (".json", ".yaml", ".yml") else _line_entries(path)
+    if not entries:
+        raise InputError(f"{path}: no class with a colour in it: lines like 'name:r,g,b' are expected")
+    names: list[str] = []
+    palette: list[Colour] = []
+    void: list[Colour] = []
+    for where, name, colour in entries:
+        if not all(0 <= channel <= 255 for channel in colour):
+            raise InputError(f"{path}: {where}: colour {colour} of {name!r} is not within 0..255")
+        if name in names:
+            raise InputError(f"{path}: {where}: class {name!r} is there twice")
+        if colour in palette or colour in void:
+            raise InputError(f"{path}: {where}: colour {colour} of {name!r} belongs to another class already")
+        if name.lower() in VOID_NAMES:
+            void.append(colour)
+        else:
+            names.append(name)
+            palette.append(colour)
+    ignore_index = Labels.named(names).ignore_index
+    return Labels(tuple(names), tuple(palette), ignore_index, tuple(void))
+
+
+def _load(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            ImageOps.exif_transpose(picture, in_place=True)
+            return picture
+    except UnidentifiedImageError:
+        start = path.read_bytes()[:12]
+        reason = f"not a picture (it begins with {start!r})" if start else "the file is empty"
+    except FileNotFoundError:
+        reason = "no such file"
+    except (IsADirectoryError, PermissionError) as error:
+        reason = f"cannot be opened ({error.strerror})"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        reason = f"too many pixels ({error})"
+    except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
+        reason = f"the picture is damaged or cut off ({error})"
+    raise InputError(f"{path}: {reason}")
+
+
+def _match_colours(rgb: np.ndarray, colours: Labels, path: Path) -> np.ndarray:
+    known = np.array([*colours.palette, *colours.void_colours], dtype=np.int32).reshape(-1, 3)
+    classes = np.array(
+        [*range(len(colours)), *[colours.ignore_index] * len(colours.void_colours)], dtype=np.int32
+    )
+    known_codes = known @ np.array([65536, 256, 1], dtype=np.int32)
+    order = np.argsort(known_codes, kind="stable")
+    known_codes, classes = known_codes[order], classes[order]
+
+    codes = rgb[..., 0].astype(np.int32) << 16 | rgb[..., 1].astype(np.int32) << 8 | rgb[..., 2]
+    place = np.minimum(np.searchsorted(known_codes, codes), len(known_codes) - 1)
+    unknown = known_codes[place] != codes
+    if unknown.any():
+        first = tuple(int(channel) for channel in rgb[unknown][0])
+        raise InputError(
+            f"{path}: colour {first} is not in the colour map ({int(unknown.sum())} unknown pixels)"
+        )
+    return classes[place].astype(np.uint8 if classes.max() <= 255 else np.int32)
+
+
+_NAME_FIRST = re.compile(
+    r"^\s*(?P<name>[^:,]+?)\s*[:,]\s*(?P<r>\d+)\s*,\s*(?P<g>\d+)\s*,\s*(?P<b>\d+)\s*(?:[:,].*)?$"
+)
+_COLOUR_FIRST = re.compile(r"^\s*(?P<r>\d+)\s+(?P<g>\d+)\s+(?P<b>\d+)\s+(?P<name>\S.*?)\s*$")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file; raises InputError where it cannot be read as text."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from None
+
+
+def _line_entries(path: Path) -> list[tuple[str, str, Colour]]:
+    entries: list[tuple[str, str, Colour]] = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _NAME_FIRST.match(line) or _COLOUR_FIRST.match(line)
+        if match:
+            colour = (int(match["r"]), int(match["g"]), int(match["b"]))
+            entries.append((f"line {number}", match["name"], colour))
+        elif entries or any(character.isdigit() for character in line):  # otherwise it is a CSV heading
+            raise InputError(f"{path}: line {number}: expected 'name:r,g,b', got {line.strip()!r}")
+    return entries
+
+
+def _mapping_entries(path: Path) -> list[tuple[str, str, Colour]]:
+    text = "\n".join(read_lines(path))
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected names with colours, like 'road: [128, 64, 128]'")
+    entries: list[tuple[str, str, Colour]] = []
+    for name, colour in content.items():
+        if not (isinstance(colour, list) and len(colour) == 3 and all(isinstance(c, int) for c in colour)):
+            raise InputError(
+                f"{path}: class {str(name)!r}: expected a colour like [128, 64, 128], got {colour!r}"
+            )
+        entries.append((f"class {str(name)!r}", str(name), (colour[0], colour[1], colour[2])))
+    return entries

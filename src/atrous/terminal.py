@@ -1,0 +1,120 @@
+"""What a person sees while the work goes on: progress with the time left, tables, and plain lines in a log file."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from atrous.errors import InputError
+from atrous.metrics import Metrics
+from atrous.train import Run
+
+SECONDS_BETWEEN_LINES = 15  # where the output is no terminal and no bar can move
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+def say(message: Any) -> None:
+    console.print(message)
+
+
+def check_writable(folder: str | Path | None) -> None:
+    """InputError where nothing can be written below `folder`, said before any work is done."""
+    place = Path(folder or "runs").absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise InputError(f"{folder}: cannot write there ({place} is no folder you may write to)")
+
+
+class Bar:
+    """A progress bar with elapsed and remaining time; plain lines now and then where the output is no terminal."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.moving = sys.stdout.isatty()
+        self.last_line = time.monotonic()
+        self.begun = time.monotonic()
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not self.moving,
+        )
+        self.task = self.progress.add_task(title, total=1, note="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def show(self, done: int, of: int, note: str = "") -> None:
+        """`done` steps `of` so many, with a word on how it goes."""
+        self.progress.update(self.task, completed=done, total=of, note=note)
+        now = time.monotonic()
+        if not self.moving and now - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            left = (now - self.begun) / done * (of - done)
+            say(f"{self.title} {done}/{of}   {left:.0f} s left   {note}")
+
+
+class TrainingDisplay(Bar):
+    """Shows a training run: what it is, how far, the loss, and a line for every evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__("train")
+
+    def started(self, run: Run) -> None:
+        config, recipe = run.network.config, run.recipe
+        crop = (
+            recipe.crop_size
+            if isinstance(recipe.crop_size, int)
+            else "x".join(map(str, recipe.crop_size or ()))
+        )
+        say(
+            f"{config.name} on {config.backbone}, output stride {config.output_stride}, "
+            f"{config.num_classes} classes, {sum(p.numel() for p in run.network.parameters()) / 1e6:.2f} M parameters"
+        )
+        say(
+            f"{recipe.data}: {len(run.train_data)} pictures to learn from, {len(run.val_data)} to measure on; "
+            f"{run.iterations} iterations of {recipe.batch_size} crops of {crop} px on {run.fabric.device}, "
+            f"{recipe.precision}"
+        )
+        say(f"run folder {run.folder}")
+
+    def stepped(self, run: Run) -> None:
+        best = f"   best mIoU {run.best_miou:.4f}" if run.best_miou >= 0 else ""
+        loss = "" if math.isnan(run.loss) else f"loss {run.loss:.4f}"
+        self.show(run.iteration, run.iterations, loss + best)
+
+    def evaluated(self, run: Run, metrics: Metrics) -> None:
+        say(
+            f"iteration {run.iteration}/{run.iterations}   epoch {run.epoch}   {run.seconds:.0f} s   "
+            f"loss {run.loss:.4f}   val mIoU {metrics.miou:.4f}   pixel accuracy {metrics.pixel_accuracy:.4f}"
+        )
