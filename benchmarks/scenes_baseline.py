@@ -21,7 +21,9 @@ def pixels(split: str, count: int, size: tuple[int, int]) -> tuple[Tensor, Tenso
     """All pixels of `count` scenes: (N, 5) float32 R, G, B, y, x, each about -1..1, and (N,) int64 classes."""
     dataset = open_dataset("scenes", split, length=count, size=size)
     samples = [dataset[index] for index in range(count)]
-    colours = torch.stack([torch.as_tensor(sample.image) for sample in samples]).permute(0, 2, 3, 1) / 127.5 - 1
+    colours = (
+        torch.stack([torch.as_tensor(sample.image) for sample in samples]).permute(0, 2, 3, 1) / 127.5 - 1
+    )
     y, x = torch.meshgrid(torch.linspace(-1, 1, size[0]), torch.linspace(-1, 1, size[1]), indexing="ij")
     places = torch.stack([y, x], dim=-1).expand(count, *size, 2)
     classes = torch.stack([torch.as_tensor(sample.mask) for sample in samples]).long()
@@ -49,7 +51,9 @@ def class_iou(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train-scenes", type=int, default=300)
     parser.add_argument("--val-scenes", type=int, default=100)
     parser.add_argument("--steps", type=int, default=600)

@@ -219,7 +219,8 @@ class _Trace(TorchDispatchMode):
         self._parameters: dict[int, int] = {}
         self._keep: list[Tensor] = []  # ids stay unique while the tensors live
         self._seen: dict[int, _Seen] = {}
-        self._remember(picture, _Seen(1.0, 1.0, False, self.counts()))
+        self._last = self.counts()
+        self._remember(picture, _Seen(1.0, 1.0, False, self._last))
 
     def counts(self) -> _Counts:
         return _Counts(self.multiply_adds, sum(self._parameters.values()), len(self.convolution_rates))
@@ -239,14 +240,13 @@ class _Trace(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        before = self.counts()
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         self._parameters |= {id(x): x.numel() for x in inputs if isinstance(x, nn.Parameter)}
         sources = [self._seen[id(x)] for x in inputs if id(x) in self._seen]
         if sources:
             self._count(func, args, output)
-            now = self.counts()
-            counts = max(source.counts for source in sources) if now == before else now
+            before, self._last = self._last, self.counts()
+            counts = max(source.counts for source in sources) if self._last == before else self._last
             for result in tree_leaves(output):
                 if isinstance(result, Tensor):
                     self._remember(result, _after(func, args, result, sources, counts))

@@ -15,29 +15,29 @@ timm = pytest.importorskip("timm")
 @pytest.mark.parametrize("output_stride", [32, 16, 8])
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 @torch.no_grad()
-def test_resnets(name, output_stride, randomize, picture, assert_same):
-    theirs = randomize(timm.create_model(name, features_only=True, output_stride=output_stride))
-    ours = create_backbone(name, output_stride=output_stride).eval()
+def test_resnets(name, output_stride, blank, randomize, picture, assert_same):
+    theirs = randomize(blank(timm.create_model, name, features_only=True, output_stride=output_stride))
+    ours = blank(create_backbone, name, output_stride=output_stride)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert_same(ours(picture), theirs(picture))
 
 
 @torch.no_grad()
-def test_deep_stem(randomize, picture, assert_same):
-    theirs = randomize(timm.create_model("resnet50s", features_only=True, output_stride=8))
-    ours = create_backbone("resnet50", output_stride=8, deep_stem=True).eval()
+def test_deep_stem(blank, randomize, picture, assert_same):
+    theirs = randomize(blank(timm.create_model, "resnet50s", features_only=True, output_stride=8))
+    ours = blank(create_backbone, "resnet50", output_stride=8, deep_stem=True)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert_same(ours(picture), theirs(picture))
 
 
 @pytest.mark.parametrize("output_stride", [32, 16, 8])
 @torch.no_grad()
-def test_mobilenet_v2(output_stride, randomize, picture, assert_same, tmp_path):
-    theirs = randomize(timm.create_model("mobilenetv2_100", output_stride=output_stride))
+def test_mobilenet_v2(output_stride, blank, randomize, picture, assert_same, tmp_path):
+    theirs = randomize(blank(timm.create_model, "mobilenetv2_100", output_stride=output_stride))
     torch.save(theirs.state_dict(), tmp_path / "mobilenetv2_100.pth")
-    ours = create_backbone("mobilenet_v2", output_stride=output_stride).eval()
+    ours = blank(create_backbone, "mobilenet_v2", output_stride=output_stride)
     load_pretrained(ours, tmp_path / "mobilenetv2_100.pth")  # timm's names become torchvision's here
-    features = timm.create_model("mobilenetv2_100", features_only=True, output_stride=output_stride).eval()
+    features = blank(timm.create_model, "mobilenetv2_100", features_only=True, output_stride=output_stride)
     features.load_state_dict(theirs.state_dict(), strict=False)
     assert_same(ours(picture), features(picture))
 
@@ -47,14 +47,14 @@ def test_mobilenet_v2(output_stride, randomize, picture, assert_same, tmp_path):
     [("xception65", 32), ("xception65", 16), ("xception65", 8), ("xception41", 16), ("xception71", 16)],
 )
 @torch.no_grad()
-def test_xceptions(name, output_stride, randomize, picture, assert_same):
-    theirs = randomize(timm.create_model(name, output_stride=output_stride, num_classes=0))
-    ours = create_backbone(name, output_stride=output_stride).eval()
+def test_xceptions(name, output_stride, blank, randomize, picture, assert_same):
+    theirs = randomize(blank(timm.create_model, name, output_stride=output_stride, num_classes=0))
+    ours = blank(create_backbone, name, output_stride=output_stride)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     maps = ours(picture)
     assert_same(maps, theirs.forward_intermediates(picture, intermediates_only=True))
 
-    linear = create_backbone(name, output_stride=output_stride, relu_features=False).eval()
+    linear = blank(create_backbone, name, output_stride=output_stride, relu_features=False)
     linear.load_state_dict(theirs.state_dict(), strict=True)
     for before, after in zip(linear(picture)[:-1], maps[:-1], strict=True):
         assert before.min() < 0
@@ -62,15 +62,15 @@ def test_xceptions(name, output_stride, randomize, picture, assert_same):
 
 
 @torch.no_grad()
-def test_xception71_has_the_weights_of_the_plain_network_at_output_stride_8(randomize):
+def test_xception71_has_the_weights_of_the_plain_network_at_output_stride_8(blank, randomize):
     """The 728 -> 728 block that loses its stride keeps its 1x1 shortcut (timm drops it there)."""
-    plain = randomize(timm.create_model("xception71", num_classes=0))
-    create_backbone("xception71", output_stride=8).load_state_dict(plain.state_dict(), strict=True)
+    plain = randomize(blank(timm.create_model, "xception71", num_classes=0))
+    blank(create_backbone, "xception71", output_stride=8).load_state_dict(plain.state_dict(), strict=True)
 
 
 @pytest.mark.parametrize("output_stride", [16, 8])
 @torch.no_grad()
-def test_timm_backbone_is_the_network_of_timm(output_stride, randomize, assert_same):
+def test_timm_backbone_is_the_network_of_timm(output_stride, blank, randomize, assert_same):
     x = torch.randn(2, 5, 65, 97, generator=torch.Generator().manual_seed(1))
     ours = randomize(create_backbone("timm:regnetx_002", output_stride=output_stride, in_channels=5))
     theirs = timm.create_model("regnetx_002", features_only=True, output_stride=output_stride, in_chans=5)
@@ -95,8 +95,8 @@ def test_timm_backbone_that_cuts_patches_loses_no_rim(size, assert_same):
 
 
 @torch.no_grad()
-def test_timm_weights_from_a_file(tmp_path, randomize, picture, assert_same):
-    network = randomize(timm.create_model("resnet18"))
+def test_timm_weights_from_a_file(tmp_path, blank, randomize, picture, assert_same):
+    network = randomize(blank(timm.create_model, "resnet18"))
     torch.save({"state_dict": network.state_dict()}, tmp_path / "weights.pth")
     ours = create_backbone("timm:resnet18", pretrained=tmp_path / "weights.pth").eval()
     theirs = create_backbone("resnet18", pretrained=tmp_path / "weights.pth").eval()
@@ -113,6 +113,8 @@ def test_timm_messages(monkeypatch):
     for name in ("vit_tiny_patch16_224", "ghostnet_050", "hrnet_w18_small", "densenet121"):
         with pytest.raises(InputError, match=f"timm:{name} cannot give features at output stride 16"):
             create_backbone(f"timm:{name}")
+    with pytest.raises(InputError, match=r"there is no file nowhere\.pth"):
+        create_backbone("timm:resnet18", pretrained="nowhere.pth")
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match=r"pip install 'atrous\[timm\]'"):
         create_backbone("timm:resnet50")

@@ -32,27 +32,27 @@ def features_at(network, indices, x):
 @pytest.mark.parametrize("output_stride", [32, 16, 8])
 @pytest.mark.parametrize("name", ["resnet50", "resnet101"])
 @torch.no_grad()
-def test_bottleneck_resnets(name, output_stride, randomize, picture, assert_same):
-    theirs = torchvision.models.get_model(name, replace_stride_with_dilation=DILATION[output_stride])
+def test_bottleneck_resnets(name, output_stride, blank, randomize, picture, assert_same):
+    theirs = blank(torchvision.models.get_model, name, replace_stride_with_dilation=DILATION[output_stride])
     randomize(theirs)
-    ours = load(create_backbone(name, output_stride=output_stride), theirs, ["fc."])
+    ours = load(blank(create_backbone, name, output_stride=output_stride), theirs, ["fc."])
     assert_same(ours(picture), list(IntermediateLayerGetter(theirs, STAGES)(picture).values()))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet152"])
 @torch.no_grad()
-def test_other_resnets(name, randomize, picture, assert_same):
-    theirs = randomize(torchvision.models.get_model(name))
-    ours = load(create_backbone(name, output_stride=32), theirs, ["fc."])
+def test_other_resnets(name, blank, randomize, picture, assert_same):
+    theirs = randomize(blank(torchvision.models.get_model, name))
+    ours = load(blank(create_backbone, name, output_stride=32), theirs, ["fc."])
     assert_same(ours(picture), list(IntermediateLayerGetter(theirs, STAGES)(picture).values()))
 
 
 @pytest.mark.parametrize("width", [0.5, 1.0, 1.4])
 @torch.no_grad()
-def test_mobilenet_v2(width, randomize, picture, assert_same):
-    theirs = randomize(torchvision.models.mobilenet_v2(width_mult=width))
+def test_mobilenet_v2(width, blank, randomize, picture, assert_same):
+    theirs = randomize(blank(torchvision.models.mobilenet_v2, width_mult=width))
     ours = load(
-        create_backbone("mobilenet_v2", output_stride=32, width=width),
+        blank(create_backbone, "mobilenet_v2", output_stride=32, width=width),
         theirs,
         ["classifier.", "features.18."],
     )
@@ -61,18 +61,18 @@ def test_mobilenet_v2(width, randomize, picture, assert_same):
 
 @pytest.mark.parametrize("output_stride", [32, 16])
 @torch.no_grad()
-def test_mobilenet_v3_as_in_the_segmentation_networks(output_stride, randomize, picture, assert_same):
-    theirs = randomize(torchvision.models.mobilenet_v3_large(dilated=output_stride == 16))
+def test_mobilenet_v3_as_in_the_segmentation_networks(output_stride, blank, randomize, picture, assert_same):
+    theirs = randomize(blank(torchvision.models.mobilenet_v3_large, dilated=output_stride == 16))
     ours = load(
-        create_backbone("mobilenet_v3_large", output_stride=output_stride), theirs, ["classifier."]
+        blank(create_backbone, "mobilenet_v3_large", output_stride=output_stride), theirs, ["classifier."]
     )
     assert_same(ours(picture), features_at(theirs.features, (1, 3, 6, 12, 16), picture))
 
 
 @torch.no_grad()
-def test_mobilenet_v2_with_padded_inputs(randomize, picture, assert_same):
+def test_mobilenet_v2_with_padded_inputs(blank, randomize, picture, assert_same):
     """The option of the projects that pad a block's input and leave the depthwise convolution unpadded."""
-    ours = randomize(create_backbone("mobilenet_v2", output_stride=32, pad_input=True))
+    ours = randomize(blank(create_backbone, "mobilenet_v2", output_stride=32, pad_input=True))
     theirs = load(torchvision.models.mobilenet_v2().features[:18], ours.features)
     maps, x = [], picture
     for i, block in enumerate(theirs):
@@ -89,11 +89,11 @@ def test_mobilenet_v2_with_padded_inputs(randomize, picture, assert_same):
 
 
 @torch.no_grad()
-def test_vgg16_large_fov(randomize, picture, assert_same):
+def test_vgg16_large_fov(blank, randomize, picture, assert_same):
     """torchvision's layers, with the pools and rates of DeepLab v1 (sec. 3.1) put in."""
     features = vgg.make_layers(vgg.cfgs["D"])
     randomize(features)
-    ours = create_backbone("vgg16", output_stride=8).eval()
+    ours = blank(create_backbone, "vgg16", output_stride=8)
     ours.features.load_state_dict(features.state_dict(), strict=True)
 
     pools = [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
@@ -106,11 +106,11 @@ def test_vgg16_large_fov(randomize, picture, assert_same):
     theirs[-1] = F.avg_pool2d(theirs[-1], 3, stride=1, padding=1)
     assert_same(ours(picture), theirs)
 
-    ours = create_backbone("vgg16", output_stride=8, average_pool=False).eval()
+    ours = blank(create_backbone, "vgg16", output_stride=8, average_pool=False)
     ours.features.load_state_dict(features.state_dict(), strict=True)
     assert_same(ours(picture), without_average)
 
 
-def test_vgg16_takes_the_state_dict_of_torchvision():
+def test_vgg16_takes_the_state_dict_of_torchvision(blank):
     names = {k: v.shape for k, v in vgg.make_layers(vgg.cfgs["D"]).state_dict(prefix="features.").items()}
-    assert {k: v.shape for k, v in create_backbone("vgg16").state_dict().items()} == names
+    assert {k: v.shape for k, v in blank(create_backbone, "vgg16").state_dict().items()} == names

@@ -71,9 +71,12 @@ class TimmBackbone(Backbone):
             try:
                 self.network = timm.create_model(name, pretrained=True, **options)
             except Exception as error:  # whatever the hub's client raises, or load_state_dict
+                published = timm.get_pretrained_cfg(name)
+                where = published.hf_hub_id if published else None
                 raise InputError(
                     f"weights of timm:{name} (pretrained={str(pretrained)!r}) cannot be loaded: {error}\n"
-                    f"without a network, give the path of a file with them as `pretrained`"
+                    f"Without a network, fetch model.safetensors of {where or name} from the Hugging Face hub "
+                    f"on another machine and give its path as `pretrained`"
                 ) from error
         self._pads = any(
             isinstance(m, nn.Conv2d) and m.kernel_size == m.stride != (1, 1) for m in self.network.modules()

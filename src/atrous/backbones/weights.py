@@ -88,6 +88,8 @@ def load_pretrained(backbone: Backbone, pretrained: bool | str | Path, *, name: 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors, .pth or .pt file (never unpickled beyond tensors), unwrapped."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

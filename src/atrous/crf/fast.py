@@ -1,2 +1,125 @@
-def available(): return False
-class CompiledMeanField: ...
+"""Mean-field inference as compiled CPU code: the iteration of `model.MeanField` for Potts terms.
+
+All terms' lattices are stacked in one table, so that an iteration is: one splat, the blurs, and one pass over the
+points that slices every kernel, adds the unary and takes the softmax. Normalisation, weights and the lattice's own
+scale are folded in the weights of splat and slice.
+
+Classes that are nowhere alive are not iterated. Let q_c be the largest softmax(-unary) of class c over all points,
+W_m and R_m the weight and the largest row sum of kernel m, and L = sum_m W_m R_m. Messages to a class are >= 0 and at
+most L max Q_c, and only enlarge the sum that Q is divided by; so by induction Q_c <= q_c exp(L Q_c) stays near q_c.
+Leaving out the message of c multiplies it by no less than exp(-L q_c), which moves any Q by less than
+q_c (exp(L q_c) - 1) in one iteration. The classes left out are those, smallest first, for which these sum to less
+than TOLERANCE; they still take their share of the softmax, and their result is exp(-unary) over its sum.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+TOLERANCE = 1e-4
+
+Array = NDArray[Any]
+
+
+def available() -> bool:
+    """Whether numba is installed (`pip install atrous[crf]`); without it inference runs in plain torch, slower."""
+    return importlib.util.find_spec("numba") is not None
+
+
+@dataclass(frozen=True)
+class Term:
+    """A Potts term: features (d, N) float32, weight >= 0, and how its kernel is normalised (see `model.Pairwise`)."""
+
+    features: Array
+    weight: float
+    normalization: str
+
+
+class CompiledMeanField:
+    """unary: (C, N) float32 tensor on the CPU. order: permutation of the N points, as they are to lie in memory.
+
+    Raises OverflowError where a lattice is too wide for it; `model.MeanField` then iterates in torch.
+    """
+
+    def __init__(self, unary: Tensor, terms: list[Term], order: Tensor | None = None) -> None:
+        from atrous.crf import (
+            fast_kernels as kernels,
+        )  # numba takes half a second to import: not before it is used
+        from atrous.crf.jit import Crew
+        from atrous.crf.stack import Stack
+
+        self.unary = unary.detach().contiguous().numpy()
+        classes, n = self.unary.shape
+        self.order = np.arange(n, dtype=np.int64) if order is None else order.numpy()
+        largest = np.empty((-(-n // kernels.SURVEY), classes), np.float32)
+        with Crew() as crew:
+            self.stack = Stack(terms, self.order, crew)
+            crew.run(kernels.survey, len(largest), self.unary, largest)
+        self.alive, self.dead = split_classes(largest.max(0), self.stack.reach)
+
+    def run(self, iterations: int, q: Tensor | None = None) -> Tensor:
+        """Q after `iterations` from softmax(-unary), or from the given `q`; both (C, N) float32."""
+        from atrous.crf import fast_kernels as kernels
+        from atrous.crf.jit import Crew
+
+        classes, n = self.unary.shape
+        alive, dead = self.alive, self.dead
+        if q is not None:  # the bound on the classes left out holds only from softmax(-unary) on
+            alive, dead = np.arange(classes), self.dead[:0]
+        lanes, blocks = row_shape(len(alive))
+        stride = 8 * len(lanes) * blocks
+        stack, order = self.stack, self.order
+        logits, rest, norm = (
+            np.empty(n * stride, np.float32),
+            np.empty(n, np.float32),
+            np.empty(n, np.float32),
+        )
+        rows, table = np.zeros(n * stride, np.uint16), np.empty(stack.num_vertices * stride, np.uint16)
+        result = np.empty((classes, n), np.float32)
+        flat, not_yet = result.reshape(-1), np.empty(0, np.float32)
+        with Crew() as crew:
+            crew.run(kernels.gather_logits, n, self.unary, alive, dead, order, stride, logits, rest)
+            if q is not None:
+                crew.run(kernels.gather_rows, n, q.detach().contiguous().numpy(), order, stride, rows)
+            for iteration in range(0 if q is None else 1, iterations + 1):
+                if iteration:
+                    splat = (stack.start, stack.point, stack.splat_weight, rows, table)
+                    crew.run(kernels.splat, stack.num_vertices, lanes, blocks, *splat)
+                    for offset, axis in stack.axes:
+                        crew.run(kernels.blur, len(axis.order), lanes, blocks, *axis, offset, table)
+                index = stack.index if iteration else stack.index[:, :0]
+                touched = (index, stack.slice_weight, table, rows)
+                out = flat if iteration == iterations else not_yet
+                crew.run(kernels.update, n, lanes, blocks, logits, rest, *touched, alive, order, out, norm)
+            if len(dead):
+                crew.run(kernels.fill_rest, n, self.unary, alive, dead, order, norm, flat)
+        return torch.from_numpy(result)
+
+
+def split_classes(largest: Array, reach: float) -> tuple[Array, Array]:
+    """Return (alive, dead), class numbers: `largest` is q_c, (C,), and `reach` is L of the proof above."""
+    by_size = np.argsort(largest, kind="stable")
+    error, dead = 0.0, 0
+    for c in by_size[:-1]:
+        q = float(largest[c])
+        if reach * q > 1:  # too large for the induction to close
+            break
+        error += q * math.expm1(reach * q * math.exp(2 * reach * q))
+        if error > TOLERANCE:
+            break
+        dead += 1
+    return np.sort(by_size[dead:]).astype(np.int64), np.sort(by_size[:dead]).astype(np.int64)
+
+
+def row_shape(classes: int) -> tuple[tuple[int, ...], int]:
+    """Split a row of `classes` in registers: (lanes, blocks), where a block is 8 * len(lanes) <= 32 numbers."""
+    blocks = -(-classes // 32)
+    return (0,) * (-(-classes // (8 * blocks))), blocks

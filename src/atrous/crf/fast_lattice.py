@@ -10,19 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from atrous.crf.jit import compiled
+from atrous.crf.jit import Crew, compiled
 from atrous.crf.lattice import embedding_scale, mixed_radix
 
 Array = NDArray[Any]
-CHUNKS = 64  # pieces of parallel work; the same for any number of threads
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio (Knuth's multiplicative hashing)
 
 
-@compiled()
-def _embed_range(lo, hi, features, scale, rem0, rank, barycentric):  # type: ignore[no-untyped-def]
+@compiled
+def embed(lo, hi, features, scale, rem0, rank, barycentric):  # type: ignore[no-untyped-def]
+    """`lattice.embed`, point by point: fills rem0, rank and barycentric, each (N, d+1)."""
     d = features.shape[0]
     f32 = np.float32
     down, up = f32(1.0 / (d + 1)), f32(d + 1)
@@ -71,15 +70,7 @@ def _embed_range(lo, hi, features, scale, rem0, rank, barycentric):  # type: ign
             barycentric[i, k] = weight[k]
 
 
-@compiled(parallel=True)
-def embed(features, scale, rem0, rank, barycentric, chunks):  # type: ignore[no-untyped-def]
-    """`lattice.embed`, point by point: fills rem0, rank and barycentric, each (N, d+1)."""
-    n = features.shape[1]
-    for t in prange(chunks):
-        _embed_range(n * t // chunks, n * (t + 1) // chunks, features, scale, rem0, rank, barycentric)
-
-
-@compiled()
+@compiled
 def number_vertices(rem0, rank, stride, vertices):  # type: ignore[no-untyped-def]
     """Number the vertices of all simplices by first touch in `vertices`, (N, d+1); return their packed names, (M,)."""
     n, width = rank.shape
@@ -137,8 +128,8 @@ def number_vertices(rem0, rank, stride, vertices):  # type: ignore[no-untyped-de
     return names[:m].copy()
 
 
-@compiled(parallel=True)
-def link_chains(names, by_name, stride, order, length):  # type: ignore[no-untyped-def]
+@compiled
+def link_chains(lo, hi, names, by_name, stride, order, length):  # type: ignore[no-untyped-def]
     """Find, for each axis j, the chains of neighbours: order[j, :length[j]] lists vertices chain after chain.
 
     The last vertex of a chain is stored as its bitwise complement. A vertex alone on its axis is left out.
@@ -147,7 +138,7 @@ def link_chains(names, by_name, stride, order, length):  # type: ignore[no-untyp
     total = np.int64(0)
     for j in range(width - 1):
         total += stride[j]
-    for j in prange(width):
+    for j in range(lo, hi):
         step = width * stride[j] - total
         ahead = np.full(m, -1, np.int32)
         started = np.ones(m, np.bool_)
@@ -182,7 +173,7 @@ def link_chains(names, by_name, stride, order, length):  # type: ignore[no-untyp
         length[j] = filled
 
 
-@compiled()
+@compiled
 def blur_once(order, values, behind, ahead):  # type: ignore[no-untyped-def]
     """Blur one number per vertex along one axis, in place; record what share of the new value each neighbour gave.
 
@@ -209,7 +200,7 @@ def blur_once(order, values, behind, ahead):  # type: ignore[no-untyped-def]
         before = np.float32(0) if last else own
 
 
-@compiled()
+@compiled
 def blur_again(order, behind, ahead, values):  # type: ignore[no-untyped-def]
     """As `blur_once`, on an axis that it has prepared: the shares' zeros mark the chains' ends."""
     before = np.float32(0)
@@ -227,7 +218,7 @@ def blur_again(order, behind, ahead, values):  # type: ignore[no-untyped-def]
         before = own
 
 
-@compiled()
+@compiled
 def splat_ones(vertices, barycentric, scale, total):  # type: ignore[no-untyped-def]
     """total[v] += barycentric * scale[i] over the points i that touch v."""
     for i in range(vertices.shape[0]):
@@ -235,7 +226,7 @@ def splat_ones(vertices, barycentric, scale, total):  # type: ignore[no-untyped-
             total[vertices[i, k]] += barycentric[i, k] * scale[i]
 
 
-@compiled()
+@compiled
 def slice_ones(vertices, barycentric, total, result):  # type: ignore[no-untyped-def]
     """result[i] = sum of barycentric * total[v] over the vertices v of point i."""
     for i in range(vertices.shape[0]):
@@ -252,11 +243,12 @@ class FastLattice:
     order: per axis, (L,) int32, its chains of vertices (see `link_chains`).
     """
 
-    def __init__(self, features: Array) -> None:
+    def __init__(self, features: Array, crew: Crew) -> None:
         d, n = features.shape
         rem0, rank = np.empty((n, d + 1), np.int32), np.empty((n, d + 1), np.int8)
         self.barycentric = np.empty((n, d + 1), np.float32)
-        embed(features, np.array(embedding_scale(d), np.float32), rem0, rank, self.barycentric, CHUNKS)
+        scale = np.array(embedding_scale(d), np.float32)
+        crew.run(embed, n, features, scale, rem0, rank, self.barycentric)
         np.maximum(self.barycentric, 0, out=self.barycentric)  # rounding leaves some at -1e-8
         spans = (rem0.max(0).astype(np.int64) - rem0.min(0)).tolist()
         strides = mixed_radix(spans, d)
@@ -267,7 +259,7 @@ class FastLattice:
         names = number_vertices(rem0, rank, stride, self.vertices)
         self.num_vertices = len(names)
         order, length = np.empty((d + 1, len(names)), np.int32), np.zeros(d + 1, np.int64)
-        link_chains(names, np.argsort(names).astype(np.int32), stride, order, length)
+        crew.run(link_chains, d + 1, names, np.argsort(names).astype(np.int32), stride, order, length)
         self.order = [order[j, : length[j]].copy() for j in range(d + 1)]
 
     @property

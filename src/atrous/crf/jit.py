@@ -1,22 +1,64 @@
-"""numba's `njit` as this package uses it: compiled once, kept on disk, float division without Python's checks."""
+"""Compiled functions as this package uses them: cached on disk, free of Python's lock, run in pieces on threads."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
 from typing import Any
 
 import numba
+import torch
+
+PIECES_PER_THREAD = 6  # a thread that was held up leaves its pieces to the others
 
 
-def compiled(parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function on its first call. The result is cached beside this file or, where that cannot be written,
-    in the user's cache folder or $NUMBA_CACHE_DIR; where none can be written, it lives as long as the process."""
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function on its first call.
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        options = {"parallel": parallel, "error_model": "numpy", "nogil": True}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # numba found no folder to write to
-            return numba.njit(**options)(function)
+    The result is cached beside the file or, where that cannot be written, in the user's cache folder or
+    $NUMBA_CACHE_DIR; where no folder can be written, it lives as long as the process.
+    """
+    try:
+        return numba.njit(cache=True, error_model="numpy", nogil=True)(function)
+    except RuntimeError:  # numba found no folder to write to
+        return numba.njit(error_model="numpy", nogil=True)(function)
 
-    return decorate
+
+class Crew:
+    """As many threads as torch uses (`torch.set_num_threads`), to run loops in pieces. Use it as a context.
+
+    Threads of Python, not of numba: they sleep while they wait, start in a millisecond, compile nothing extra, and
+    leave torch's OpenMP threads and forked processes alone.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown()
+
+    def run(self, loop: Callable[..., None], n: int, *args: Any) -> None:
+        """Call `loop(lo, hi, *args)` over pieces lo..hi of 0..n; the result must not depend on how it is cut."""
+        if self._pool is None:
+            loop(0, n, *args)
+            return
+        pieces = max(1, min(n, self.threads * PIECES_PER_THREAD))
+        counter = itertools.count()
+
+        def work() -> None:
+            while (t := next(counter)) < pieces:
+                loop(n * t // pieces, n * (t + 1) // pieces, *args)
+
+        others = [self._pool.submit(work) for _ in range(self.threads - 1)]
+        work()
+        for other in others:
+            other.result()

@@ -54,7 +54,9 @@ class Lattice:
     def filter(self, values: Tensor, transpose: bool = False) -> Tensor:
         """Return the Gaussian-filtered `values`, (N, C) -> (N, C); differentiable, any floating dtype."""
         if values.ndim != 2 or values.shape[0] != self.vertices.shape[0]:
-            raise InputError(f"values: wanted (N, C) with N = {self.vertices.shape[0]}, got {tuple(values.shape)}")
+            raise InputError(
+                f"values: wanted (N, C) with N = {self.vertices.shape[0]}, got {tuple(values.shape)}"
+            )
         result: Tensor = LatticeFilter.apply(values, self, transpose)
         return result
 
@@ -213,11 +215,11 @@ class LatticeFilter(torch.autograd.Function):
     """The filter as a differentiable operation: its gradient is the filter with the axes in reverse order."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, lattice: Lattice, transpose: bool) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, values: Tensor, lattice: Lattice, transpose: bool) -> Tensor:
         ctx.lattice, ctx.transpose = lattice, transpose
         return splat_blur_slice(values, lattice, transpose)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         result: Tensor = LatticeFilter.apply(gradient, ctx.lattice, not ctx.transpose)
         return result, None, None

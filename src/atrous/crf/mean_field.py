@@ -136,18 +136,24 @@ class CRFLayer(nn.Module):
         return q.clamp(min=1e-20).log().reshape(unary.shape)
 
 
-def position_features(size: tuple[int, ...], std: float, device: torch.device | str = "cpu") -> Tensor:
-    """Features of the smoothness kernel, (2, H*W) float32: x / std, y / std."""
+def position_features(
+    size: tuple[int, ...], std: float | tuple[float, ...], device: torch.device | str = "cpu"
+) -> Tensor:
+    """Features of the smoothness kernel, (2, H*W) float32: x and y over `std`, a number or (x, y)."""
     height, width = size
-    x = torch.arange(width, dtype=torch.float32, device=device) / std
-    y = torch.arange(height, dtype=torch.float32, device=device) / std
+    x_std, y_std = (std, std) if isinstance(std, (int, float)) else std
+    x = torch.arange(width, dtype=torch.float32, device=device) / x_std
+    y = torch.arange(height, dtype=torch.float32, device=device) / y_std
     return torch.stack([x.repeat(height), y.repeat_interleave(width)])
 
 
-def bilateral_features(image: Tensor, xy_std: float, rgb_std: float) -> Tensor:
-    """Features of the appearance kernel, (5, H*W) float32: x, y over xy_std; r, g, b over rgb_std."""
+def bilateral_features(
+    image: Tensor, xy_std: float | tuple[float, ...], rgb_std: float | tuple[float, ...]
+) -> Tensor:
+    """Features of the appearance kernel, (5, H*W) float32: x, y over `xy_std`; r, g, b over `rgb_std`."""
     position = position_features(image.shape[:2], xy_std, image.device)
-    return torch.cat([position, image.reshape(-1, 3).T.to(torch.float32) / rgb_std])
+    colour = image.reshape(-1, 3).T.to(torch.float32)
+    return torch.cat([position, colour / torch.tensor(rgb_std, device=image.device).expand(3)[:, None]])
 
 
 def tile_order(height: int, width: int, tile: int = _TILE) -> Tensor:
@@ -177,7 +183,9 @@ def check_image(image: Array | Tensor, unary: Tensor) -> Tensor:
     pixels = _tensor("image", image)
     wanted = (*unary.shape[:-3], *unary.shape[-2:], 3)
     if tuple(pixels.shape) != wanted:
-        raise InputError(f"image: wanted {wanted} to match the scores {tuple(unary.shape)}, got {tuple(pixels.shape)}")
+        raise InputError(
+            f"image: wanted {wanted} to match the scores {tuple(unary.shape)}, got {tuple(pixels.shape)}"
+        )
     if pixels.dtype != torch.uint8:
         raise InputError(f"image: wanted uint8 RGB 0..255 of {wanted}, got {pixels.dtype}")
     return pixels
@@ -187,7 +195,9 @@ def _tensor(name: str, array: Array | Tensor) -> Tensor:
     if isinstance(array, Tensor):
         return array
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise InputError(f"{name}: wanted a numeric numpy array or tensor, got {getattr(array, 'dtype', type(array))}")
+        raise InputError(
+            f"{name}: wanted a numeric numpy array or tensor, got {getattr(array, 'dtype', type(array))}"
+        )
     # torch wants positive strides and native, writable memory
     return torch.from_numpy(np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"]))
 

@@ -118,6 +118,8 @@ class MeanField:
 
     def step(self, q: Tensor) -> Tensor:
         """One iteration of Algorithm 1: (C, N) -> (C, N)."""
+        if not q.requires_grad and q.dtype == torch.float32 and self.compiled is not None:
+            return self.compiled.run(1, q)
         rows = q.T.contiguous()
         logits = -self.unary.T
         for term in self.pairwise:
@@ -128,7 +130,7 @@ class MeanField:
         """Q after `iterations` steps from `start()`: (C, N), each column sums to 1."""
         if not isinstance(iterations, int) or iterations < 0:
             raise InputError(f"iterations: wanted a whole number >= 0, got {iterations!r}")
-        if iterations and self._compiled_can():
+        if iterations and self.compiled is not None:
             return self.compiled.run(iterations)
         q = self.start()
         for _ in range(iterations):
@@ -144,23 +146,32 @@ class MeanField:
             total = total + (rows * term.energy(rows)).sum(dtype=torch.float64)
         return total
 
-    @cached_property
-    def compiled(self) -> fast.CompiledMeanField:
-        """The same model as compiled CPU code (`fast.py`)."""
-        terms = [
-            fast.Term(term.features.numpy(), float(term.compatibility), term.normalization) for term in self.pairwise
-        ]
-        return fast.CompiledMeanField(self.unary, terms, self.order)
+    @property
+    def compiled(self) -> fast.CompiledMeanField | None:
+        """The same model as compiled CPU code (`fast.py`), or None where that does not cover it.
 
-    def _compiled_can(self) -> bool:
-        """Whether `fast.py` covers this model: Potts terms in float32 on the CPU, and nobody asks for gradients."""
+        It covers Potts terms in float32 on the CPU, when nobody asks for gradients.
+        """
         tensors = [self.unary, *(term.compatibility for term in self.pairwise)]
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            return False
+            return None
+        return self._compiled
+
+    @cached_property
+    def _compiled(self) -> fast.CompiledMeanField | None:
         potts = all(term.compatibility.ndim == 0 and float(term.compatibility) >= 0 for term in self.pairwise)
         arrays = [self.unary, *(term.features for term in self.pairwise)]
         plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in arrays)
-        return bool(self.pairwise) and potts and plain and fast.available()
+        if not (self.pairwise and potts and plain and fast.available()):
+            return None
+        terms = [
+            fast.Term(term.features.numpy(), float(term.compatibility), term.normalization)
+            for term in self.pairwise
+        ]
+        try:
+            return fast.CompiledMeanField(self.unary, terms, self.order)
+        except OverflowError:  # many features of wide range
+            return None
 
 
 def map_labels(q: Tensor) -> Tensor:

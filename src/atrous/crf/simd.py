@@ -64,11 +64,15 @@ def _call(builder: ir.IRBuilder, name: str, *vectors: ir.Value) -> ir.Value:
     """Call LLVM's vector intrinsic `name`, all arguments and the result of one type."""
     kind = vectors[0].type
     full_name = f"llvm.{name}.v{kind.count}f32"
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * len(vectors)), full_name)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind] * len(vectors)), full_name
+    )
     return builder.call(function, vectors)
 
 
-def _by_parts(builder: ir.IRBuilder, row: Row, values: list[ir.Value], f: Callable[..., ir.Value]) -> ir.Value:
+def _by_parts(
+    builder: ir.IRBuilder, row: Row, values: list[ir.Value], f: Callable[..., ir.Value]
+) -> ir.Value:
     """Apply `f(n, *vectors)` to each part of the rows `values` and join the results to a row."""
     kind = ir.LiteralStructType([ir.VectorType(_FLOAT, n) for n in row.parts])
     result = ir.Constant(kind, ir.Undefined)
@@ -78,7 +82,9 @@ def _by_parts(builder: ir.IRBuilder, row: Row, values: list[ir.Value], f: Callab
     return result
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, index: Any, vector: ir.Type) -> ir.Value:
+def _pointer(
+    context: Any, builder: ir.IRBuilder, kind: Any, array: Any, index: Any, vector: ir.Type
+) -> ir.Value:
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
@@ -138,13 +144,35 @@ def row_store(typing: Any, array: Any, index: Any, row: Any) -> Any:
 
 
 @intrinsic
+def row_prefetch(typing: Any, lanes: Any, array: Any, index: Any) -> Any:
+    """row_prefetch(lanes, array, index): bring the row at array[index:] near, to be read and written soon."""
+    row, size = _row_of(lanes), array.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, flag = ir.IntType(8).as_pointer(), _INT32
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        last = row.width - 1  # a row may lie across two cache lines
+        for offset in range(0, row.width, 64 // size) if row.width * size % 64 == 0 else (0, last):
+            at = builder.add(args[2], ir.Constant(args[2].type, offset))
+            pointer = _pointer(context, builder, signature.args[1], args[1], at, ir.IntType(8))
+            builder.call(function, [pointer, *(ir.Constant(flag, v) for v in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(lanes, array, types.intp), generate
+
+
+@intrinsic
 def row_fma(typing: Any, scalar: Any, a: Any, b: Any) -> Any:
     """row_fma(scalar, a, b): scalar * a + b."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         scalar_value = args[0]
         return _by_parts(
-            builder, a, [args[1], args[2]], lambda n, x, y: _call(builder, "fma", _splat(builder, scalar_value, n), x, y)
+            builder,
+            a,
+            [args[1], args[2]],
+            lambda n, x, y: _call(builder, "fma", _splat(builder, scalar_value, n), x, y),
         )
 
     return a(types.float32, a, a), generate
@@ -206,14 +234,18 @@ def row_exp(typing: Any, a: Any, shift: Any) -> Any:
     return a(a, types.float32), generate
 
 
-def _reduce(builder: ir.IRBuilder, row: Row, value: ir.Value, f: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+def _reduce(
+    builder: ir.IRBuilder, row: Row, value: ir.Value, f: Callable[[ir.Value, ir.Value], ir.Value]
+) -> ir.Value:
     """Reduce a row to a number by halves, always in the same order."""
     vectors = []
     for k, n in enumerate(row.parts):
         vector = builder.extract_value(value, k)
         if n == 16:
             low, high = (ir.Constant(ir.VectorType(_INT32, 8), list(range(s, s + 8))) for s in (0, 8))
-            vector = f(builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high))
+            vector = f(
+                builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high)
+            )
         vectors.append(vector)
     total = vectors[0]
     for vector in vectors[1:]:
@@ -239,6 +271,8 @@ def row_top(typing: Any, a: Any) -> Any:
     """row_top(a): the largest of the row."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _reduce(builder, a, args[0], lambda x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y))
+        return _reduce(
+            builder, a, args[0], lambda x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y)
+        )
 
     return types.float32(a), generate

@@ -35,11 +35,15 @@ def unary_from_labels(
     if not 0 < confidence < 1:
         raise InputError(f"confidence: wanted a number between 0 and 1, both excluded, got {confidence}")
     labels = labels.long()
-    unsure = labels == unsure_label if unsure_label is not None else torch.zeros_like(labels, dtype=torch.bool)
+    unsure = (
+        labels == unsure_label if unsure_label is not None else torch.zeros_like(labels, dtype=torch.bool)
+    )
     wrong = ~unsure & ((labels < 0) | (labels >= num_classes))
     if bool(wrong.any()):
         bad = int(labels[wrong][0])
-        raise InputError(f"labels: {bad} is out of range, wanted 0..{num_classes - 1} (unsure: {unsure_label})")
+        raise InputError(
+            f"labels: {bad} is out of range, wanted 0..{num_classes - 1} (unsure: {unsure_label})"
+        )
     other = (1 - confidence) / (num_classes - 1) if num_classes > 1 else 1.0
     energy = torch.full((num_classes, *labels.shape), -math.log(other), device=labels.device)
     energy.scatter_(0, labels.masked_fill(unsure, 0)[None], -math.log(confidence))

@@ -1,6 +1,7 @@
 """Data sets: pictures with masks, read as they are and checked.
 
-`open_dataset` finds out what a folder holds. Every data set delivers `Sample(image, mask, name)` and has `labels`.
+`open_dataset` finds out what a folder holds. Every data set delivers `Sample(image, mask, name)` and has
+`labels`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
 }
 
 LAYOUTS = (
-    "understood are images/ and masks/ (or train/images/, val/images/, ...; or images/train/, ...), VOC (ImageSets/, "
-    'JPEGImages/, SegmentationClass/), CamVid (train/, trainannot/, ...), and the word "scenes" for drawn scenes'
+    "understood are a folder (images/ and masks/, or train/images/ and so on, or images/train/ and so on), "
+    "VOC (JPEGImages/, SegmentationClass/, ImageSets/Segmentation/), CamVid (train/, trainannot/, val/, "
+    'valannot/), and the word "scenes" for the drawn scenes'
 )
 
 

@@ -1,4 +1,6 @@
-"""Look at every file of a data set before training: what would break, what is doubtful, how the classes share."""
+"""Look at every file of a data set before training: what would break, what is doubtful, how the classes
+share.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from atrous.data import find_format, open_dataset
 from atrous.data.base import SegmentationDataset, describe_values, size_mismatch, unknown_values
 from atrous.data.labels import Labels
 from atrous.errors import InputError
+from atrous.losses import class_weights_from_shares
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass
 class SplitReport:
-    """What one split holds; the arrays have one entry a class. Unreadable and mismatched pairs are not counted."""
+    """What one split holds; the arrays have one entry a class. Unreadable and mismatched pairs are not
+    counted.
+    """
 
     pictures: int
     pixels: np.ndarray  # (C,) pixels of the class
@@ -53,23 +60,28 @@ class CheckReport:
     def ok(self) -> bool:
         return not self.problems
 
-    def class_weights(self, kind: str = "median_frequency", split: str = "train") -> np.ndarray:
-        """(C,) suggested loss weights; a class that the split never shows gets 1.
+    def class_weights(self, kind: str, split: str = "train") -> np.ndarray:
+        """(C,) suggested loss weights of a kind that `losses.class_weights_from_shares` knows."""
+        own = self.splits[split]
+        pixels, of_pictures = torch.from_numpy(own.pixels), torch.from_numpy(own.present_pixels)
+        return class_weights_from_shares(pixels, of_pictures, kind).numpy()
 
-        "median_frequency" (Eigen and Fergus 2015, section 4.3.2): median(f) / f, with f the class's pixels over the pixels of
-        the pictures that show it. "enet" (Paszke et al. 2016, section 5.2): 1 / ln(1.02 + p), with p its share of all pixels.
-        """
-        report = self.splits[split]
-        weights = np.ones(len(report.pixels))
-        seen = report.pixels > 0
-        if kind == "median_frequency":
-            frequency = report.pixels[seen] / report.present_pixels[seen]
-            weights[seen] = np.median(frequency) / frequency if seen.any() else 1.0
-        elif kind == "enet":
-            weights[seen] = 1 / np.log(1.02 + report.shares[seen])
-        else:
-            raise ValueError(f"unknown kind of weights {kind!r}: choose from median_frequency, enet")
-        return weights
+    def render(self, limit: int = 20) -> Group:
+        """Tables for `rich.print`: splits, classes, then at most `limit` problems and as many warnings."""
+        parts: list[Table | str] = []
+        if self.splits:
+            parts.append(_split_table(self))
+        if self.splits and self.labels is not None:
+            parts.append(_class_table(self, self.labels))
+        parts += [
+            _line_table(lines, heading, style, limit)
+            for lines, heading, style in (
+                (self.problems, "problems", "red"),
+                (self.warnings, "warnings", "yellow"),
+            )
+            if lines
+        ]
+        return Group(*parts)
 
 
 def check_dataset(
@@ -84,9 +96,9 @@ def check_dataset(
     """Read every picture and mask of a data set and report; nothing it finds stops it.
 
     path, format, options: as for `open_dataset`. progress: called with (pairs read, pairs in all).
-    Problems: a split that cannot be opened, lone files, unreadable or cut off files, masks of another size, values
-    outside the classes, a picture with the same pixels in two splits. Warnings: classes never shown in train,
-    pictures twice in a split, masks that are void throughout.
+    Problems: a split that cannot be opened, lone files, unreadable or cut off files, masks of another size,
+    values outside the classes, a picture with the same pixels in two splits. Warnings: classes never shown
+    in train, pictures twice in a split, masks that are void throughout.
     """
     report = CheckReport(str(path))
     datasets: dict[str, SegmentationDataset] = {}
@@ -138,8 +150,8 @@ class _Tally:
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.dataset = dataset
-        count = len(dataset.labels)
-        self.report = SplitReport(0, *(np.zeros(count, dtype=np.int64) for _ in range(3)))
+        zeros = np.zeros(len(dataset.labels), dtype=np.int64)
+        self.report = SplitReport(0, zeros, zeros.copy(), zeros.copy())
 
     def read(self, index: int) -> _Finding:
         dataset = self.dataset
@@ -216,56 +228,44 @@ def _warn_of_classes(report: CheckReport) -> None:
             report.warnings.append(f"class {index} ({name}) is in no train picture{where}")
 
 
-def render_report(report: CheckReport, limit: int = 20) -> Group:
-    """The report as rich tables, for `rich.print`: splits, classes, then at most `limit` problems and warnings."""
-    parts: list[Table | str] = []
-    if report.splits:
-        table = Table(title=report.path, title_justify="left")
-        for heading in ("split", "pictures", "void", "smallest", "largest"):
-            table.add_column(heading, justify="left" if heading == "split" else "right")
-        for split, own in report.splits.items():
-            void = own.void_pixels / max(1, own.void_pixels + own.pixels.sum())
-            sizes = [f"{width}x{height}" for height, width in (own.smallest, own.largest)]
-            table.add_row(split, str(own.pictures), f"{void:.1%}", *sizes)
-        parts.append(table)
-    if report.splits and report.labels is not None:
-        parts.append(_class_table(report, report.labels))
-    for lines, heading, style in (
-        (report.problems, "problems", "red"),
-        (report.warnings, "warnings", "yellow"),
-    ):
-        if lines:
-            table = Table(
-                title=f"{len(lines)} {heading}", title_style=style, show_header=False, title_justify="left"
-            )
-            for line in lines[:limit]:
-                table.add_row(_plain(line))
-            if len(lines) > limit:
-                table.add_row(f"... and {len(lines) - limit} more")
-            parts.append(table)
-    return Group(*parts)
+def _split_table(report: CheckReport) -> Table:
+    table = Table(title=escape(report.path), title_justify="left")
+    for heading in ("split", "pictures", "void", "smallest", "largest"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for split, own in report.splits.items():
+        void = own.void_pixels / max(1, own.void_pixels + int(own.pixels.sum()))
+        sizes = [f"{width}x{height}" for height, width in (own.smallest, own.largest)]
+        table.add_row(split, str(own.pictures), f"{void:.1%}", *sizes)
+    return table
+
+
+def _line_table(lines: Sequence[str], heading: str, style: str, limit: int) -> Table:
+    table = Table(
+        title=f"{len(lines)} {heading}", title_style=style, show_header=False, title_justify="left", box=None
+    )
+    for line in lines[:limit]:
+        table.add_row(escape(line))
+    if len(lines) > limit:
+        table.add_row(f"... and {len(lines) - limit} more")
+    return table
 
 
 def _class_table(report: CheckReport, labels: Labels) -> Table:
     table = Table(title="classes", title_justify="left")
-    table.add_column("class")
+    table.add_column("class", no_wrap=True)
     for split in report.splits:
         table.add_column(f"{split} pixels", justify="right")
         table.add_column(f"{split} pictures", justify="right")
-    weighted = "train" in report.splits
+    weighted = "train" in report.splits and bool(report.splits["train"].pixels.any())
     if weighted:
         table.add_column("weight (median)", justify="right")
         table.add_column("weight (ENet)", justify="right")
-        median, enet = report.class_weights("median_frequency"), report.class_weights("enet")
+        median, enet = report.class_weights("median"), report.class_weights("enet")
     for index, name in enumerate(labels.names):
-        row = [f"{index} {_plain(name)}"]
+        row = [f"{index} {escape(name)}"]
         for own in report.splits.values():
             row += [f"{own.shares[index]:.2%}", str(own.present[index])]
         if weighted:
             row += [f"{median[index]:.2f}", f"{enet[index]:.2f}"]
         table.add_row(*row)
     return table
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")  # rich would read [..] as markup

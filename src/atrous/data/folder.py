@@ -4,7 +4,8 @@
     photos/masks/a.png           photos/train/masks/a.png        photos/masks/train/a.png
     [train.txt, val.txt]         photos/val/images/b.jpg ...     photos/images/val/b.jpg ...
 
-Without train/val folders and without lists, a tenth of the pictures becomes val, chosen by file name and seed.
+Without train/val folders and without lists, a tenth of the pictures becomes val, chosen by file name and
+seed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from atrous.data.base import Pair, SegmentationDataset, Transform, replace_values
 from atrous.data.labels import IGNORE_INDEX, Labels
@@ -47,11 +49,14 @@ def open_folder(
     """Open `split` ("train", "val", or "test" where there is such a folder) of a folder of images and masks.
 
     images, masks: the two folders, where they are not called images/ and masks/; relative to `path`.
-    classes: the class names, or a file: one name a line, or a colour map (see `read_colour_map`), which colour
-        masks need. Otherwise classes.txt or labelmap.txt in `path` (or class_dict.csv, labelmap.json, ...);
-        otherwise all masks are read once, and the highest value gives the number of classes: class_0, class_1, ...
+    classes: the class names, or a file: one name a line, or a colour map (see `read_colour_map`), which
+        colour masks need. Otherwise classes.txt or labelmap.txt in `path` (or class_dict.csv,
+        labelmap.json, ...);
+        otherwise all masks are read once, and the highest value gives the number of classes: class_0,
+        class_1, ...
     values: {value in the files: class}, e.g. {255: 1} for masks drawn in black and white; 255 means void.
-    val_fraction, seed: the share of pictures held out (at least one picture) where the folder itself has no split.
+    val_fraction, seed: the share of pictures held out (at least one picture) where the folder itself has no
+    split.
     strict: False leaves out pictures without mask and masks without picture (they are listed in `.unpaired`).
 
     A picture and its mask have the same path below their folders, up to the suffix; a mask may append one of
@@ -61,6 +66,8 @@ def open_folder(
     choose("split", split, SPLIT_FOLDERS)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
+    if values is not None:
+        values = _whole_numbers(values)
     found = {name: _split_folders(root, name, images, masks) for name in SPLIT_FOLDERS}
     flat = _flat_folders(root, images, masks)
     if found["train"] and found["val"]:
@@ -103,8 +110,17 @@ def open_folder(
     )
 
 
+def _whole_numbers(values: Mapping[Any, Any]) -> dict[int, int]:
+    try:
+        return {int(old): int(new) for old, new in values.items()}
+    except (TypeError, ValueError):
+        raise InputError(f"values {values}: expected whole numbers, like {{255: 1}}") from None
+
+
 def pair_files(images: Path, masks: Path) -> tuple[list[Pair], list[str]]:
-    """Pair the files of two folders by name, sub-folders included: the pairs by name, and a line per lone file."""
+    """Pair the files of two folders by name, sub-folders included: the pairs by name, and a line per lone
+    file.
+    """
     image_files, mask_files = _by_name(images), _by_name(masks)
     pairs: list[Pair] = []
     for name, image in image_files.items():
@@ -189,7 +205,9 @@ def _without_suffix(name: str) -> str:
 
 
 def seeded_names(names: Sequence[str], fraction: float, seed: int) -> set[str]:
-    """A share of the names, at least one and never all, decided by each name's hash: few change when files come."""
+    """A share of the names, at least one and never all, decided by each name's hash: few change when files
+    come.
+    """
     if not 0 < fraction < 1:
         raise InputError(f"val_fraction {fraction} must be between 0 and 1")
     count = min(max(1, round(len(names) * fraction)), len(names) - 1)
@@ -228,7 +246,8 @@ def _scan_labels(root: Path, pairs: Sequence[Pair], values: Mapping[int, int] | 
         except InputError as error:
             return error
         mask = replace_values(mask, values) if values else mask
-        return int(mask[mask != IGNORE_INDEX].max(initial=-1))
+        known = mask[mask != IGNORE_INDEX]
+        return int(known.max()) if known.size else -1
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         results = list(pool.map(highest, pairs))

@@ -14,9 +14,9 @@ IGNORE_INDEX = 255  # the papers' "void" label
 class Labels:
     """What the numbers in a mask mean: `names[i]` and `palette[i]` (RGB, 0..255) belong to class i.
 
-    `ignore_index` marks pixels that count neither in the loss nor in a metric; every data set here delivers its
-    void pixels under this number, whatever its files use. `void_colours` are the RGB colours that mean the same
-    in a colour mask.
+    `ignore_index` marks pixels that count neither in the loss nor in a metric; every data set here delivers
+    its void pixels under this number, whatever its files use. `void_colours` are the RGB colours that mean
+    the same in a colour mask.
     """
 
     names: tuple[str, ...]
@@ -60,18 +60,21 @@ def voc_palette(count: int) -> tuple[Colour, ...]:
     return tuple(colour(index) for index in range(count))
 
 
+_VOC_NAMES = (
+    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike "
+    "person pottedplant sheep sofa train tvmonitor"
+)
+_CAMVID_NAMES = "sky building pole road pavement tree signsymbol fence car pedestrian bicyclist"
+
 VOC = Labels(
-    names=tuple(
-        "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-        "pottedplant sheep sofa train tvmonitor".split()
-    ),
+    names=tuple(_VOC_NAMES.split()),
     palette=voc_palette(21),
     void_colours=((224, 224, 192),),  # colour 255 of the map: the rim around objects
 )
 
 # The 11 classes of SegNet's CamVid; its files say 11 for void, camvid.py turns that into 255.
 CAMVID = Labels(
-    names=tuple("sky building pole road pavement tree signsymbol fence car pedestrian bicyclist".split()),
+    names=tuple(_CAMVID_NAMES.split()),
     palette=(
         (128, 128, 128),
         (128, 0, 0),

@@ -1,4 +1,6 @@
-"""Reading pictures, masks and colour maps from files. Whatever cannot be used is an InputError naming the file."""
+"""Reading pictures, masks and colour maps from files. Whatever cannot be used is an InputError naming the
+file.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ def read_image(path: str | Path) -> np.ndarray:
     - 16 bits per channel are scaled to 8 by keeping the high byte: 0..65535 becomes 0..255.
     - Transparent pixels are composited over white. Of an animation, the first frame is taken.
 
-    Raises InputError, one line naming the file: no such file, empty file, not a picture, damaged or cut off, more
-    than twice Pillow's `Image.MAX_IMAGE_PIXELS` (179 million pixels), 32 bits per channel.
+    Raises InputError, one line naming the file: no such file, empty file, not a picture, damaged or cut
+    off, more than twice Pillow's `Image.MAX_IMAGE_PIXELS` (179 million pixels), 32 bits per channel.
     """
     path = Path(path)
     picture = _load(path)
@@ -53,15 +55,16 @@ def read_image(path: str | Path) -> np.ndarray:
 def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:
     """Read a mask as (H, W) class numbers: uint8 where all values fit, otherwise int32.
 
-    - Grey files (1, 8 or 16 bits) and palette files give their stored values; a palette's colours are never used.
-    - RGB or RGBA files need `colours`: each pixel must have exactly one of `colours.palette` (gives the class) or
-      `colours.void_colours` (gives `colours.ignore_index`). Alpha is not looked at.
-    - RGB files without `colours` are taken as class numbers if their three channels are equal everywhere, as some
-      tools save grey masks so.
+    - Grey files (1, 8 or 16 bits) and palette files give their stored values; a palette's colours are never
+    used.
+    - RGB or RGBA files need `colours`: each pixel must have exactly one of `colours.palette` (gives the
+      class) or `colours.void_colours` (gives `colours.ignore_index`). Alpha is not looked at.
+    - RGB files without `colours` are taken as class numbers if their three channels are equal everywhere,
+      as some tools save grey masks so.
     - EXIF orientation is applied, as in `read_image`.
 
-    Raises InputError, one line naming the file: all that `read_image` raises; a colour that the map lacks; RGB
-    without a map; JPEG, whose compression changes class numbers.
+    Raises InputError, one line naming the file: all that `read_image` raises; a colour that the map lacks;
+    RGB without a map; JPEG, whose compression changes class numbers.
     """
     path = Path(path)
     picture = _load(path)
@@ -76,7 +79,7 @@ def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:
             return rgb[..., 0].copy()
         raise InputError(
             f"{path}: the mask is a colour picture and no colour map says which class a colour means: "
-            "put a labelmap.txt with lines 'name:r,g,b' beside the pictures, or save class numbers as a grey PNG"
+            "put a labelmap.txt with lines 'name:r,g,b' beside the folders, or save class numbers as a grey PNG"
         )
     if mode in ("LA", "PA"):
         picture = picture.getchannel(0)
@@ -95,10 +98,10 @@ def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:
 def read_colour_map(path: str | Path) -> Labels:
     """Read class names and RGB colours from a file; the order in the file numbers the classes from 0.
 
-    Understood: lines `name:r,g,b` with anything after a further colon (CVAT's labelmap.txt), lines `name,r,g,b`
-    with or without a heading (CamVid's class_dict.csv), lines `r g b name` (CamVid's label_colors.txt), and JSON
-    or YAML of `name: [r, g, b]`. Lines that begin with # are comments. Entries named void, ignore or unlabeled
-    become `void_colours` and are no class.
+    Understood: lines `name:r,g,b` with anything after a further colon (CVAT's labelmap.txt), lines
+    `name,r,g,b` with or without a heading (CamVid's class_dict.csv), lines `r g b name` (CamVid's
+    label_colors.txt), and JSON or YAML of `name: [r, g, b]`. Lines that begin with # are comments. Entries
+    named void, ignore or unlabeled become `void_colours` and are no class.
 
     Raises InputError naming the file, and the line where there is one.
     """

@@ -1,7 +1,7 @@
 """Augmentation of a picture together with its mask, and batches of pictures of different size.
 
-Pictures stay uint8; normalisation happens on the device, in the trainer. Random numbers are torch's, so that every
-worker of a DataLoader draws its own.
+Pictures stay uint8; normalisation happens on the device, in the trainer. Random numbers are torch's, so
+that every worker of a DataLoader draws its own.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def train_transform(
     jitter: brightness, contrast and saturation are multiplied by factors from 1 - jitter to 1 + jitter.
     rotation: turn by up to this many degrees either way; PSPNet: 10. Corners that appear are padding.
     blur: blur every second picture, 5x5 Gaussian of standard deviation 1.1 (PSPNet's, in its authors' code).
-    base_size: first bring the longer side to this many pixels (in the same resize), for photos much larger than
-        the crop.
+    base_size: first bring the longer side to this many pixels (in the same resize), for photos much larger
+        than the crop.
     Images are resized bilinearly with antialiasing, masks by nearest neighbour.
     """
     size = (crop_size, crop_size) if isinstance(crop_size, int) else (crop_size[0], crop_size[1])
@@ -125,9 +125,11 @@ def resized_window(
     window: tuple[int, int],
     fill: int | tuple[int, int, int],
 ) -> np.ndarray:
-    """The part at `corner` (top, left) and of size `window` of `array` resized to `scaled`; outside it, `fill`.
+    """The part at `corner` (top, left) and of size `window` of `array` resized to `scaled`; outside it,
+    `fill`.
 
-    array: (H, W, 3) uint8, resized bilinearly with antialiasing, or (H, W) class numbers, by nearest neighbour.
+    array: (H, W, 3) uint8, resized bilinearly with antialiasing, or (H, W) class numbers, by nearest
+    neighbour.
     """
     height, width = array.shape[:2]
     top, bottom = max(corner[0], 0), min(corner[0] + window[0], scaled[0])
@@ -138,13 +140,15 @@ def resized_window(
         return out
     if scaled == (height, width):
         part = array[top:bottom, left:right]
+    elif array.ndim == 2:
+        rows = _nearest(np.arange(top, bottom), height, scaled[0])
+        part = array[rows[:, None], _nearest(np.arange(left, right), width, scaled[1])]
     else:
         # Pillow takes a fractional box, and its filter still sees the pixels around the box.
         y, x = height / scaled[0], width / scaled[1]
         box = (left * x, top * y, min(right * x, width), min(bottom * y, height))
-        how = Image.Resampling.BILINEAR if array.ndim == 3 else Image.Resampling.NEAREST
         picture = Image.fromarray(np.ascontiguousarray(array))
-        part = np.asarray(picture.resize((right - left, bottom - top), how, box))
+        part = np.asarray(picture.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box))
     out[top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]] = part
     return out
 
@@ -154,8 +158,8 @@ def pad_collate(
 ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """A batch of pictures of different size: images (N, 3, H, W) uint8, masks (N, H, W), names.
 
-    H and W are the largest of the batch; the rest is padded to the right and below with `fill` and `ignore_index`.
-    For `DataLoader(collate_fn=pad_collate)`.
+    H and W are the largest of the batch; the rest is padded to the right and below with `fill` and
+    `ignore_index`. For `DataLoader(collate_fn=pad_collate)`.
     """
     height = max(sample.mask.shape[-2] for sample in samples)
     width = max(sample.mask.shape[-1] for sample in samples)
@@ -185,12 +189,19 @@ class _LongerSide(nn.Module):
         )
 
 
+def _nearest(positions: np.ndarray, length: int, scaled: int) -> np.ndarray:
+    """The source pixel under the centre of each pixel of a side resized from `length` to `scaled`."""
+    return (2 * positions + 1) * length // (2 * scaled)
+
+
 def _uniform(low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand(()))
 
 
 def _offset(length: int, crop: int) -> int:
-    """Where a window of `crop` begins on a side of `length`: anywhere that wastes nothing, also when it is longer."""
+    """Where a window of `crop` begins on a side of `length`: anywhere that wastes nothing, also when it is
+    longer.
+    """
     low, high = min(0, length - crop), max(0, length - crop)
     return int(torch.randint(low, high + 1, ()))
 

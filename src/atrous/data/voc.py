@@ -37,9 +37,9 @@ def open_voc(
 ) -> SegmentationDataset:
     """Open "train", "val", "trainval" or "train_aug" of VOC 2012: 21 classes, void 255.
 
-    train_aug takes its masks from SegmentationClassAug/ where that folder is, otherwise from SegmentationClass/.
-    Raises InputError: no VOC layout, a list that is missing or names missing files (strict=False leaves those
-    out), a picture of val that is also in the train list.
+    train_aug takes its masks from SegmentationClassAug/ where that folder is, otherwise from
+    SegmentationClass/. Raises InputError: no VOC layout, a list that is missing or names missing files
+    (strict=False leaves those out), a picture of val that is also in the train list.
     """
     root = find_voc(path)
     if root is None:

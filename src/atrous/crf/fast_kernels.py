@@ -1,0 +1,239 @@
+"""The inner loops of mean-field inference, compiled: splat, blur, slice and softmax over rows of classes.
+
+A row holds the classes of one point or vertex: `blocks` registers' widths of lanes (see `simd`). Q and the lattice
+rows are stored as fixed-point uint16: ONE is 1.0. A lattice row is kept as a mean of probabilities, divided by the
+weight that reached its vertex, which is the same for all classes; so it never leaves 0..1, and two bytes hold it
+with an error below 1e-5.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atrous.crf.jit import compiled
+from atrous.crf.simd import (
+    EXP_FLOOR,
+    row_add,
+    row_exp,
+    row_fma,
+    row_load,
+    row_max,
+    row_prefetch,
+    row_scale,
+    row_store,
+    row_sum,
+    row_top,
+    row_zero,
+)
+
+ONE = 65000.0  # a little under 2^16, so that a mean of ones may round upwards
+SURVEY = 512  # points
+AHEAD = 12  # rows to prefetch ahead: about the time that memory takes
+_LOG2E = np.float32(1.4426950408889634)
+
+
+@compiled
+def splat(lo, hi, lanes, blocks, start, point, weight, q, table):  # type: ignore[no-untyped-def]
+    """table[v] = sum of weight[e] * q[point[e]] over e in start[v]..start[v+1]: each vertex gathers its points."""
+    width = 8 * len(lanes)
+    stride = width * blocks
+    for v in range(lo, hi):
+        for b in range(blocks):
+            column = b * width
+            total = row_zero(lanes)
+            for e in range(start[v], start[v + 1]):
+                total = row_fma(weight[e], row_load(lanes, q, np.int64(point[e]) * stride + column), total)
+            row_store(table, v * stride + column, total)
+
+
+@compiled
+def blur(lo, hi, lanes, blocks, order, behind, ahead, offset, table):  # type: ignore[no-untyped-def]
+    """Blur along one axis, in place: each row becomes the weighted mean of itself and its chain's neighbours.
+
+    `offset` is the table's row of the lattice's first vertex.
+    """
+    width = 8 * len(lanes)
+    stride = width * blocks
+    length = len(order)
+    # chains must not be cut: begin and end where one begins
+    while lo < length and behind[lo] != 0:
+        lo += 1
+    while hi < length and behind[hi] != 0:
+        hi += 1
+    for b in range(blocks):
+        column = offset * stride + b * width
+        before = row_zero(lanes)
+        at = np.int64(0)
+        own = before
+        if lo < hi:
+            at = np.int64(order[lo]) * stride + column
+            own = row_load(lanes, table, at)
+        for e in range(lo, hi):
+            if e + AHEAD < hi:
+                row_prefetch(lanes, table, np.int64(order[e + AHEAD]) * stride + column)
+            following = order[e + 1] if e + 1 < hi else order[e]
+            at_next = np.int64(following) * stride + column
+            after = row_load(lanes, table, at_next)
+            x, y = behind[e], ahead[e]
+            new = row_fma(y, after, row_fma(x, before, row_scale(np.float32(1) - x - y, own)))
+            row_store(table, at, new)
+            before, own, at = own, after, at_next
+
+
+@compiled
+def _exp(x):  # type: ignore[no-untyped-def]
+    """e^max(x, EXP_FLOOR) for x <= 80, in a form that compilers turn into vector code; as `simd.row_exp`."""
+    power = max(x, np.float32(EXP_FLOOR)) * _LOG2E
+    whole = np.rint(power)
+    f = power - whole
+    value = np.float32(1.5403530e-4)
+    value = value * f + np.float32(1.3333558e-3)
+    value = value * f + np.float32(9.6181291e-3)
+    value = value * f + np.float32(5.5504109e-2)
+    value = value * f + np.float32(2.4022651e-1)
+    value = value * f + np.float32(6.9314718e-1)
+    value = value * f + np.float32(1.0)
+    return value * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@compiled
+def update(lo, hi, lanes, blocks, logits, rest, index, weight, table, q, alive, order, result, norm):  # type: ignore[no-untyped-def]
+    """Slice all kernels, add the unary logits, softmax: Q <- softmax(logits + sum_e weight * table[index]).
+
+    rest: (N,) mass of the classes left out, on the scale where the largest unary logit of a point is 0.
+    The last time, `result` is not empty: Q goes there as float32, class by class (row alive[c]), points in `order`,
+    and norm (N,) takes what the classes left out are to be multiplied by.
+    """
+    width = 8 * len(lanes)
+    stride = width * blocks
+    entries = index.shape[1]
+    n = logits.shape[0] // stride
+    scratch = np.empty(stride, np.float32)
+    last = len(result) > 0
+    for i in range(lo, hi):
+        tops = row_load(lanes, logits, i * stride)
+        for b in range(blocks):
+            column = b * width
+            total = row_load(lanes, logits, i * stride + column)
+            for e in range(entries):
+                total = row_fma(
+                    weight[i, e], row_load(lanes, table, np.int64(index[i, e]) * stride + column), total
+                )
+            row_store(scratch, column, total)
+            tops = row_max(tops, total) if b > 0 else total
+        top = row_top(tops)
+        sums = row_zero(lanes)
+        for b in range(blocks):
+            value = row_exp(row_load(lanes, scratch, b * width), top)
+            row_store(scratch, b * width, value)
+            sums = row_add(sums, value)
+        total_mass = row_sum(sums)
+        if rest[i] > 0:
+            total_mass += rest[i] * _exp(-top)
+        if last:
+            at = order[i]
+            for c in range(len(alive)):
+                result[alive[c] * n + at] = scratch[c] / total_mass
+            norm[i] = _exp(-top) / total_mass
+        else:
+            scale = np.float32(ONE) / total_mass
+            for b in range(blocks):
+                row_store(q, i * stride + b * width, row_scale(scale, row_load(lanes, scratch, b * width)))
+
+
+@compiled
+def survey(lo, hi, unary, largest):  # type: ignore[no-untyped-def]
+    """The largest softmax(-unary) of each class in each block of SURVEY points: unary (C, N) -> largest (blocks, C)."""
+    classes, n = unary.shape
+    for t in range(lo, hi):
+        first = t * SURVEY
+        count = min(SURVEY, n - first)
+        low = np.full(count, np.float32(np.inf), np.float32)
+        for c in range(classes):
+            for i in range(count):
+                low[i] = min(low[i], unary[c, first + i])
+        mass = np.zeros(count, np.float32)
+        for c in range(classes):
+            for i in range(count):
+                mass[i] += _exp(low[i] - unary[c, first + i])
+        for i in range(count):
+            mass[i] = np.float32(1) / mass[i]
+        for c in range(classes):
+            best = np.float32(0)
+            for i in range(count):
+                best = max(best, _exp(low[i] - unary[c, first + i]) * mass[i])
+            largest[t, c] = best
+
+
+@compiled
+def gather_logits(lo, hi, unary, alive, dead, order, stride, logits, rest):  # type: ignore[no-untyped-def]
+    """Unary energies (C, N) -> rows of the classes `alive` as logits (N * stride,), largest 0; and the others' mass."""
+    for i in range(lo, hi):
+        at = order[i]
+        low = np.float32(np.inf)
+        for c in alive:
+            low = min(low, unary[c, at])
+        for k in range(len(alive)):
+            logits[i * stride + k] = low - unary[alive[k], at]
+        for k in range(len(alive), stride):
+            logits[i * stride + k] = np.float32(-1e30)
+        mass = np.float32(0)
+        for c in dead:
+            mass += _exp(low - unary[c, at])
+        rest[i] = mass
+
+
+@compiled
+def gather_rows(lo, hi, q, order, stride, rows):  # type: ignore[no-untyped-def]
+    """Probabilities (C, N) -> fixed-point rows (N * stride,)."""
+    for i in range(lo, hi):
+        for c in range(q.shape[0]):
+            rows[i * stride + c] = np.uint16(min(max(q[c, order[i]], 0.0), 1.0) * ONE + 0.5)
+
+
+@compiled
+def fill_rest(lo, hi, unary, alive, dead, order, norm, result):  # type: ignore[no-untyped-def]
+    """Write the classes left out of the iterations: result[c] = exp(-unary[c]) * norm, points in `order`."""
+    n = len(order)
+    for i in range(lo, hi):
+        at = order[i]
+        low = np.float32(np.inf)
+        for c in alive:
+            low = min(low, unary[c, at])
+        for c in dead:
+            result[np.int64(c) * n + at] = _exp(low - unary[c, at]) * norm[i]
+
+
+@compiled
+def slice_weights(lo, hi, vertices, barycentric, factor, total, offset, first, index, weight):  # type: ignore[no-untyped-def]
+    """Fill columns first.. of index and weight, (N, E): what `update` reads of one lattice."""
+    width = vertices.shape[1]
+    for i in range(lo, hi):
+        for k in range(width):
+            v = vertices[i, k]
+            index[i, first + k] = offset + v
+            weight[i, first + k] = factor[i] * barycentric[i, k] * total[v]
+
+
+@compiled
+def splat_weights(vertices, barycentric, scale, total, offset, begin, start, point, weight):  # type: ignore[no-untyped-def]
+    """List the points of each vertex for `splat`, from entry `begin` on; their weights sum to 1 per vertex."""
+    n, width = vertices.shape
+    m = len(total)
+    for v in range(m):
+        start[offset + v + 1] = 0
+    for i in range(n):
+        for k in range(width):
+            start[offset + vertices[i, k] + 1] += 1
+    e = begin
+    for v in range(m):
+        count = start[offset + v + 1]
+        start[offset + v + 1] = e  # where the next point of v goes; ends as where v's points end
+        e += count
+    for i in range(n):
+        for k in range(width):
+            v = vertices[i, k]
+            at = start[offset + v + 1]
+            start[offset + v + 1] = at + 1
+            point[at] = i
+            weight[at] = barycentric[i, k] * scale[i] / total[v] if total[v] > 0 else np.float32(0)

@@ -1,0 +1,346 @@
+"""Folders, VOC and CamVid: which files are found and paired, and what is said where they cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from atrous.data import CAMVID, VOC, Labels, Pair, SegmentationDataset, find_format, open_dataset
+from atrous.data.folder import pair_files, seeded_names
+from atrous.errors import InputError
+
+SHARED = Path(os.environ.get("ATROUS_SHARED", Path(__file__).parents[2].parent / "shared")) / "data"
+
+
+def picture(path: Path, size: tuple[int, int] = (5, 7), value: int = 9) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), value, dtype=np.uint8)).save(path)
+    return path
+
+
+def mask(path: Path, size: tuple[int, int] = (5, 7), top: int = 2) -> Path:
+    """Class numbers 0..top, one after the other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size) % (top + 1)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def make_folder(
+    root: Path, names: list[str], images: str = "images", masks: str = "masks", top: int = 2
+) -> Path:
+    for name in names:
+        picture(root / images / f"{name}.jpg")
+        mask(root / masks / f"{name}.png", top=top)
+    return root
+
+
+def complaint(action: Callable[[], object], file: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        action()
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def names(dataset: SegmentationDataset) -> list[str]:
+    return [pair.name for pair in dataset.pairs]
+
+
+def test_sample(tmp_path: Path) -> None:
+    dataset = open_dataset(make_folder(tmp_path, ["a", "b"]), "train", classes=["x", "y", "z"])
+    image, classes, name = dataset[0]
+    assert image.shape == (3, 5, 7) and image.dtype == torch.uint8
+    assert classes.shape == (5, 7) and classes.dtype == torch.uint8
+    assert classes[0].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert name == names(dataset)[0] and len(dataset) == 1
+    assert dataset.labels == Labels.named(["x", "y", "z"])
+
+
+def test_transform_is_applied(tmp_path: Path) -> None:
+    dataset = open_dataset(
+        make_folder(tmp_path, ["a", "b"]), transform=lambda image, mask: (image[:, :2], mask[:2])
+    )
+    assert dataset[0].image.shape == (3, 2, 7) and dataset[0].mask.shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        (("train/images", "train/masks"), ("val/images", "val/masks")),
+        (("images/train", "masks/train"), ("images/val", "masks/val")),
+        (("images/training", "annotations/training"), ("images/validation", "annotations/validation")),
+        (("training/imgs", "training/labels"), ("valid/imgs", "valid/labels")),
+    ],
+)
+def test_split_by_folders(tmp_path: Path, train: tuple[str, str], val: tuple[str, str]) -> None:
+    make_folder(tmp_path, ["a", "b", "deep/c"], *train, top=1)
+    make_folder(tmp_path, ["v"], *val, top=3)
+    one, two = open_dataset(tmp_path, "train"), open_dataset(tmp_path, "val")
+    assert names(one) == ["a", "b", "deep/c"] and names(two) == ["v"]
+    # as many classes as the highest value of both parts asks for
+    assert one.labels == two.labels == Labels.named(["class_0", "class_1", "class_2", "class_3"])
+    assert "no test part" in complaint(lambda: open_dataset(tmp_path, "test"), tmp_path)
+
+
+def test_one_split_folder_alone(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a"], "train/images", "train/masks")
+    assert "none for val" in complaint(lambda: open_dataset(tmp_path), tmp_path)
+
+
+def test_split_by_lists(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b", "c", "deep/d"])
+    (tmp_path / "train.txt").write_text("c\na.jpg\n\n")
+    (tmp_path / "val.txt").write_text("images/deep/d.jpg masks/deep/d.png\n".replace("images/", ""))
+    assert names(open_dataset(tmp_path, "train")) == ["c", "a"]
+    assert names(open_dataset(tmp_path, "val")) == ["deep/d"]
+    (tmp_path / "val.txt").write_text("a\nb\n")
+    assert "a also in train.txt" in complaint(lambda: open_dataset(tmp_path), tmp_path / "val.txt")
+    (tmp_path / "val.txt").write_text("z\n")
+    assert "no picture called z" in complaint(lambda: open_dataset(tmp_path, "val"), tmp_path / "val.txt")
+
+
+def test_seeded_split(tmp_path: Path) -> None:
+    make_folder(tmp_path, [f"p{number:02d}" for number in range(20)])
+    train, val = names(open_dataset(tmp_path, "train")), names(open_dataset(tmp_path, "val"))
+    assert len(train) == 18 and len(val) == 2
+    assert not set(train) & set(val) and len({*train, *val}) == 20
+    assert names(open_dataset(tmp_path, "val")) == val
+    assert len(open_dataset(tmp_path, "val", val_fraction=0.5)) == 10
+    other_seeds = {tuple(names(open_dataset(tmp_path, "val", seed=seed))) for seed in range(5)}
+    assert len(other_seeds) == 5
+    assert "between 0 and 1" in complaint(lambda: open_dataset(tmp_path, val_fraction=1.5), Path("1.5"))
+
+
+def test_seeded_split_by_hand() -> None:
+    assert seeded_names(list("abcdefghij"), 0.3, seed=0) == seeded_names(list("jihgfedcba"), 0.3, seed=0)
+    assert len(seeded_names(["a", "b"], 0.01, 0)) == 1 and len(seeded_names(["a", "b"], 0.99, 0)) == 1
+    # few names change sides when pictures are added
+    before = seeded_names([f"n{i}" for i in range(100)], 0.1, 0)
+    after = seeded_names([f"n{i}" for i in range(110)], 0.1, 0)
+    assert len(before & after) >= 8
+
+
+def test_pairs_keep_folders_and_know_suffixes(tmp_path: Path) -> None:
+    for name in ("one/a", "two/a", "b", "c.v2"):
+        picture(tmp_path / "i" / f"{name}.jpg")
+    for name in ("one/a", "two/a_mask", "b_labelIds", "c.v2"):
+        mask(tmp_path / "m" / f"{name}.png")
+    (tmp_path / "i" / "notes.txt").write_text("not a picture")
+    pairs, lone = pair_files(tmp_path / "i", tmp_path / "m")
+    assert lone == []
+    found = {pair.name: pair.mask.relative_to(tmp_path / "m").as_posix() for pair in pairs}
+    assert found == {
+        "one/a": "one/a.png",
+        "two/a": "two/a_mask.png",
+        "b": "b_labelIds.png",
+        "c.v2": "c.v2.png",
+    }
+
+
+def test_unpaired_files(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b"])
+    lone_picture, lone_mask = picture(tmp_path / "images/x.png"), mask(tmp_path / "masks/y.png")
+    text = complaint(lambda: open_dataset(tmp_path), tmp_path)
+    assert f"picture {lone_picture} has no mask" in text and f"mask {lone_mask} has no picture" in text
+    loose = open_dataset(tmp_path, "train", strict=False)
+    assert len(loose) == 1 and len(loose.unpaired) == 2
+    picture(tmp_path / "images/a.png")
+    assert "a.jpg has the same name" in complaint(lambda: open_dataset(tmp_path), tmp_path / "images/a.png")
+
+
+def test_named_folders(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b"], "photos", "drawn")
+    assert len(open_dataset(tmp_path, images="photos", masks="drawn")) == 1
+    assert len(open_dataset(tmp_path, images=tmp_path / "photos", masks=tmp_path / "drawn")) == 1
+    assert "no such folder" in complaint(
+        lambda: open_dataset(tmp_path, images="x", masks="drawn"), tmp_path / "x"
+    )
+
+
+def test_class_names_from_files(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b"])
+    (tmp_path / "labelmap.txt").write_text("cat:1,2,3::\ndog:4,5,6::\nbird:7,8,9::\n")
+    dataset = open_dataset(tmp_path)
+    assert dataset.labels.names == ("cat", "dog", "bird") and dataset.labels.palette[1] == (4, 5, 6)
+    (tmp_path / "classes.txt").write_text("car\nroad side\n\nsky\n")
+    assert open_dataset(tmp_path).labels == Labels.named(["car", "road side", "sky"])
+    assert open_dataset(tmp_path, classes="labelmap.txt").labels.names == ("cat", "dog", "bird")
+    (tmp_path / "classes.txt").write_text("car\ncar\n")
+    assert "each once" in complaint(lambda: open_dataset(tmp_path), tmp_path / "classes.txt")
+
+
+def test_colour_masks_need_a_map(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b"])
+    for name in ("a", "b"):
+        pixels = np.zeros((5, 7, 3), dtype=np.uint8)
+        pixels[1:3] = (128, 0, 0)
+        Image.fromarray(pixels).save(tmp_path / "masks" / f"{name}.png")
+    text = complaint(lambda: open_dataset(tmp_path), tmp_path / "masks")
+    assert "no colour map" in text and "labelmap.txt" in text
+    (tmp_path / "labelmap.txt").write_text("background:0,0,0\nthing:128,0,0\n")
+    assert open_dataset(tmp_path)[0].mask.sum() == 14
+
+
+def test_black_and_white_masks(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b"])
+    for name in ("a", "b"):
+        values = np.zeros((5, 7), dtype=np.uint8)
+        values[2] = 255
+        Image.fromarray(values).save(tmp_path / "masks" / f"{name}.png")
+    assert "{255: 1}" in complaint(lambda: open_dataset(tmp_path), tmp_path)
+    dataset = open_dataset(tmp_path, values={255: 1})
+    assert len(dataset.labels) == 2 and dataset[0].mask.sum() == 7
+    # as it comes from a recipe or a command line
+    assert open_dataset(tmp_path, values={"255": 1})[0].mask.sum() == 7
+
+
+def test_size_mismatch(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b"])
+    mask(tmp_path / "masks/a.png", (7, 5)), mask(tmp_path / "masks/b.png", (7, 5))
+    dataset = open_dataset(tmp_path)
+    pair = dataset.pairs[0]
+    text = complaint(lambda: dataset[0], pair.mask)
+    assert text == f"{pair.mask}: the mask is 5x7 but the picture {pair.image} is 7x5"
+
+
+def test_values_outside_the_classes(tmp_path: Path) -> None:
+    dataset = open_dataset(make_folder(tmp_path, ["a", "b"], top=4), classes=["x", "y", "z"])
+    text = complaint(lambda: dataset[0], dataset.pairs[0].mask)
+    assert "mask values 3 (7 pixels), 4 (7 pixels) outside the 3 classes 0..2 and not 255 (void)" in text
+
+
+def test_damaged_files_name_themselves(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b"])
+    dataset = open_dataset(tmp_path)
+    dataset.pairs[0].image.write_text("some text")
+    assert "not a picture" in complaint(lambda: dataset[0], dataset.pairs[0].image)
+    damaged = dataset.pairs[0].mask
+    damaged.write_bytes(damaged.read_bytes()[:-25])
+    assert "damaged or cut off" in complaint(lambda: open_dataset(tmp_path), damaged)
+
+
+def test_more_than_255_classes(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", (2, 3))
+    Image.fromarray(np.array([[0, 300, 65535]] * 2, dtype=np.uint16)).save(tmp_path / "m.png")
+    pairs = [Pair("a", tmp_path / "a.png", tmp_path / "m.png")]
+    labels = Labels.named([str(number) for number in range(301)])
+    sample = SegmentationDataset(pairs, labels, "train")[0]
+    assert sample.mask.dtype == torch.int32 and sample.mask[0].tolist() == [0, 300, 65535]
+
+
+def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
+    for path, what in ((tmp_path / "none", "no such folder"), (tmp_path, "the folder is empty")):
+        text = complaint(lambda path=path: open_dataset(path), path)
+        assert what in text and "VOC" in text and "CamVid" in text and "scenes" in text
+    (tmp_path / "x.txt").touch()
+    assert "a file, not a folder" in complaint(lambda: open_dataset(tmp_path / "x.txt"), tmp_path / "x.txt")
+    assert "no pictures with masks found" in complaint(lambda: open_dataset(tmp_path), tmp_path)
+    (tmp_path / "images").mkdir(), (tmp_path / "masks").mkdir()
+    assert "no picture with a mask" in complaint(lambda: open_dataset(tmp_path), tmp_path)
+    make_folder(tmp_path, ["a"])
+    assert "at least two are needed" in complaint(lambda: open_dataset(tmp_path), tmp_path)
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b"])
+    for options, hint in (
+        ({"format": "vocc"}, "did you mean 'voc'"),
+        ({"split": "vall"}, "did you mean 'val'"),
+        ({"val_fractoin": 0.2}, "did you mean 'val_fraction'"),
+    ):
+        with pytest.raises(InputError, match=hint):
+            open_dataset(tmp_path, **options)
+
+
+def make_voc(root: Path) -> Path:
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for name in ("2007_1", "2007_2", "2008_3", "2008_4"):
+        picture(root / "JPEGImages" / f"{name}.jpg")
+        mask(root / "SegmentationClass" / f"{name}.png", top=20)
+    (lists / "train.txt").write_text("2007_1\n2007_2\n")
+    (lists / "val.txt").write_text("2008_3\n")
+    return root
+
+
+def test_voc(tmp_path: Path) -> None:
+    root = make_voc(tmp_path / "VOCdevkit" / "VOC2012")
+    for given in (tmp_path, tmp_path / "VOCdevkit", root):
+        assert find_format(given) == "voc"
+        assert names(open_dataset(given, "train")) == ["2007_1", "2007_2"]
+    assert open_dataset(root, "val").labels == VOC
+    lists = root / "ImageSets" / "Segmentation"
+    assert "trainaug.txt" in complaint(lambda: open_dataset(root, "train_aug"), lists)
+    (lists / "trainaug.txt").write_text("/JPEGImages/2007_1.jpg /SegmentationClassAug/2007_1.png\n")
+    assert open_dataset(root, "train_aug").pairs[0].mask.parent.name == "SegmentationClass"
+    mask(root / "SegmentationClassAug" / "2007_1.png", top=20)
+    assert open_dataset(root, "train_aug").pairs[0].mask.parent.name == "SegmentationClassAug"
+
+
+def test_voc_splits_must_be_disjoint(tmp_path: Path) -> None:
+    root = make_voc(tmp_path)
+    (root / "ImageSets/Segmentation/val.txt").write_text("2008_3\n2007_2\n")
+    for split in ("train", "val"):
+        assert "1 pictures are in both" in complaint(lambda split=split: open_dataset(root, split), root)
+    with pytest.raises(InputError, match="2007_2"):
+        open_dataset(root, "train")
+
+
+def test_voc_with_missing_files(tmp_path: Path) -> None:
+    root = make_voc(tmp_path)
+    gone = root / "JPEGImages" / "2007_2.jpg"
+    gone.unlink()
+    assert "listed for train but missing" in complaint(lambda: open_dataset(root), gone)
+    assert names(open_dataset(root, strict=False)) == ["2007_1"]
+
+
+def test_camvid(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        make_folder(tmp_path, ["a"], split, f"{split}annot", top=11)
+    assert find_format(tmp_path) == "camvid"
+    dataset = open_dataset(tmp_path, "val")
+    assert dataset.labels == CAMVID and dataset.labels.ignore_index == 255 and len(CAMVID) == 11
+    assert dataset[0].mask.unique().tolist() == [*range(11), 255]  # the files' 11 is void
+    assert "no such folder" in complaint(lambda: open_dataset(tmp_path, "test"), tmp_path / "test")
+    picture(tmp_path / "train" / "b.png")
+    assert "has no mask" in complaint(lambda: open_dataset(tmp_path), tmp_path / "train" / "b.png")
+
+
+def test_camvid_in_colours(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / split / "a.png")
+        pixels = np.zeros((5, 7, 3), dtype=np.uint8)
+        pixels[0], pixels[1] = (64, 128, 64), (192, 0, 128)
+        (tmp_path / f"{split}_labels").mkdir()
+        Image.fromarray(pixels).save(tmp_path / f"{split}_labels" / "a_L.png")
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nAnimal,64,128,64\nArchway,192,0,128\nVoid,0,0,0\n")
+    sample = open_dataset(tmp_path)[0]
+    assert sample.mask[:, 0].tolist() == [0, 1, 255, 255, 255]
+
+
+@pytest.mark.skipif(not (SHARED / "camvid").is_dir(), reason="the CamVid data set is not here")
+def test_real_camvid() -> None:
+    train, val = (open_dataset(SHARED / "camvid", split) for split in ("train", "val"))
+    assert len(train) == 367 and len(val) == 101
+    assert not set(names(train)) & set(names(val))
+    sample = val[0]
+    assert sample.image.shape == (3, 360, 480)
+    assert set(sample.mask.unique().tolist()) <= {*range(11), 255}
+    sky, road = sample.mask == 0, sample.mask == 3
+    rows = torch.arange(360)[:, None].expand(360, 480)
+    assert rows[sky].float().mean() < 120 < 240 < rows[road].float().mean()
+
+
+@pytest.mark.skipif(not (SHARED / "VOCdevkit").is_dir(), reason="the VOC data set is not here")
+def test_real_voc() -> None:
+    train, val = (open_dataset(SHARED / "VOCdevkit", split) for split in ("train", "val"))
+    assert len(train) == 3131 and len(val) == 200 and not set(names(train)) & set(names(val))
+    assert train.labels.names[15] == "person"
+    index = names(train).index("2007_000063")  # a dog on a chair
+    assert train[index].mask.unique().tolist() == [0, 9, 12, 255]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import atrous
+from atrous.checkpoint import Metadata, load, metadata_of, save
+from atrous.config import Normalization, Protocol
+from atrous.data import SCENES
+from atrous.errors import InputError
+
+
+def small_model() -> torch.nn.Module:
+    return atrous.create_model("deeplab_v3plus", backbone="resnet18", num_classes=9, separable=True)
+
+
+def test_all_of_it_comes_back(tmp_path: Path) -> None:
+    model = small_model().eval()
+    metadata = Metadata(
+        SCENES,
+        normalization=Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        protocol=Protocol("resize", (65, 97), (0.75, 1.0), True),
+        scores={"miou": 0.5},
+        recipe={"epochs": 3},
+    )
+    save(model, tmp_path / "m.safetensors", metadata)
+    again = load(tmp_path / "m.safetensors")
+    assert again.config == model.config
+    assert metadata_of(again) == metadata
+    x = torch.randn(1, 3, 33, 47)
+    torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+    assert list(tmp_path.iterdir()) == [tmp_path / "m.safetensors"]
+
+
+def test_metadata_stays_when_a_loaded_model_is_saved(scene_checkpoint: Path, tmp_path: Path) -> None:
+    save(load(scene_checkpoint), tmp_path / "copy.safetensors")
+    assert metadata_of(load(tmp_path / "copy.safetensors")).labels == SCENES
+
+
+def test_wrong_number_of_labels(tmp_path: Path) -> None:
+    model = atrous.create_model("deeplab_v3", backbone="resnet18", num_classes=3)
+    with pytest.raises(InputError, match="3 classes, its labels 9"):
+        save(model, tmp_path / "m.safetensors", Metadata(SCENES))
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_our_models_are_saved(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Linear is no model of atrous"):
+        save(torch.nn.Linear(1, 1), tmp_path / "m.safetensors")
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    scene_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.safetensors"
+    model = load(scene_checkpoint)
+    save(model, path)
+    before = path.read_bytes()
+
+    def broken(weights: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("atrous.checkpoint.save_file", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save(model, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_are_no_checkpoint(scene_checkpoint: Path, tmp_path: Path) -> None:
+    text, cut, foreign, mixed = (tmp_path / f"{n}.safetensors" for n in ("text", "cut", "foreign", "mixed"))
+    text.write_text("hello")
+    cut.write_bytes(scene_checkpoint.read_bytes()[:-100])
+    save_file({"a": torch.zeros(1)}, foreign)
+    for path, message in (
+        (tmp_path / "none.safetensors", "no such checkpoint"),
+        (text, "not a readable safetensors file"),
+        (cut, "not a readable safetensors file"),
+        (foreign, "not a checkpoint that atrous wrote"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            load(path)
+        assert str(path) in str(error.value)
+    header = scene_checkpoint.read_bytes().replace(b'\\"num_classes\\": 9', b'\\"num_classes\\": 8')
+    mixed.write_bytes(header)
+    with pytest.raises(InputError, match="do not fit together"):
+        load(mixed)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atrous.cli import main
+
+
+def refused(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The message of a command that must exit with 2 and say one clear line."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("atrous: error: ")
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_answer_at_once(flag: str) -> None:
+    """Under a second; the best of three, since other work may run beside."""
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "atrous", flag], check=True, capture_output=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 1
+
+
+def test_a_model_from_a_folder_of_pictures_and_masks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """train -> evaluate -> predict by the shipped commands on a folder in no special layout."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for i in range(10):
+        mask = np.zeros((40, 56), np.uint8)
+        mask[:, : 10 + 3 * i] = 1
+        pixels = (mask[..., None] * 150 + rng.integers(0, 60, (40, 56, 3))).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{i}.jpg")
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{i}.png")
+    data, run = str(tmp_path / "data"), tmp_path / "run"
+    options = "--backbone mobilenet_v2 --model_options.width 0.5 --crop_size 32 --batch_size 4 --workers 0"
+    main(["data", "check", data])
+    main(["train", data, "--out", str(run), "--iterations", "3", *options.split()])
+    main(["evaluate", str(run / "best.safetensors"), data])
+    main(
+        ["predict", str(run / "best.safetensors"), f"{data}/images", "--out", str(tmp_path / "out"), "--flip"]
+    )
+    printed = capsys.readouterr().out
+    scores = json.loads((run / "best_val.json").read_text())
+    assert f"mIoU {scores['miou']:.4f}" in printed
+    assert scores["pictures"] == 1
+    assert scores["protocol"]["mode"] == "direct"
+    assert len(list((tmp_path / "out").iterdir())) == 20
+    with Image.open(tmp_path / "out" / "3.png") as result:
+        assert (result.mode, result.size) == ("P", (56, 40))
+
+
+def test_print_config_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train", "scenes", "--model", "pspnet", "--crop-size", "65", "--print_config"])
+    text = capsys.readouterr().out
+    (tmp_path / "r.yaml").write_text(text)
+    main(["train", "scenes", "--recipe", str(tmp_path / "r.yaml"), "--print_config"])
+    assert capsys.readouterr().out == text
+    assert "crop_size: 65" in text
+    assert "rotation: 10.0" in text
+
+
+def test_info_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", "deeplab_v1"])
+    assert "20.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "invalid choice: 'trian'"),
+        (["train"], "which data"),
+        (["train", "gone"], "gone: no such folder"),
+        (["train", "scenes", "--modle", "pspnet"], "did you mean --model?"),
+        (["train", "scenes", "--model", "deeplab_v3plas"], "did you mean 'deeplab_v3plus'?"),
+        (["train", "scenes", "--backbone", "resnet5"], "did you mean 'resnet50'?"),
+        (["train", "scenes", "--model_options.separabel", "true"], "did you mean 'separable'?"),
+        (["train", "scenes", "--epochs", "many"], 'epochs"'),
+        (["train", "scenes", "--device", "toaster"], "toaster"),
+        (["train", "scenes", "--recipe", "gone.yaml"], "gone.yaml: no such recipe"),
+        (["evaluate", "gone.safetensors", "scenes"], "gone.safetensors: no such checkpoint"),
+        (["info", "deeplab_v4"], "unknown model 'deeplab_v4'"),
+    ],
+)
+def test_one_line_says_what_is_wrong(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = refused(words, capsys)
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_number_of_classes(
+    scene_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, mode in (("images", "RGB"), ("masks", "L")):
+        (tmp_path / kind).mkdir()
+        for i in range(2):
+            Image.new(mode, (8, 8), i if mode == "L" else 0).save(tmp_path / kind / f"{i}.png")
+    error = refused(["evaluate", str(scene_checkpoint), str(tmp_path)], capsys)
+    assert "the model knows 9 classes" in error
+    assert "the data 2" in error
+
+
+def test_a_broken_picture_does_not_stop_the_rest(
+    scene_checkpoint: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.jpg").write_text("no picture")
+    out = tmp_path / "out"
+    error = refused(["predict", str(scene_checkpoint), str(tmp_path), "--out", str(out)], capsys)
+    assert "broken.jpg" in error
+    assert sorted(path.name for path in out.iterdir()) == ["photo.png", "photo_overlay.png"]
+
+
+def test_results_are_not_overwritten(
+    scene_checkpoint: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["predict", str(scene_checkpoint), str(photo), "--out", str(tmp_path / "out")]
+    main(command)
+    assert "exists already" in refused(command, capsys)
+    main([*command, "--overwrite"])
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "I;16", "RGBA", "P"])
+def test_every_kind_of_picture_is_segmented(scene_checkpoint: Path, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.new(mode, (19, 23), 100).save(path)
+    main(["predict", str(scene_checkpoint), str(path), "--out", str(tmp_path / "out")])
+    with Image.open(tmp_path / "out" / "a.png") as result:
+        assert result.size == (19, 23)
+
+
+def test_a_folder_nobody_can_write_to(
+    scene_checkpoint: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(["predict", str(scene_checkpoint), str(photo), "--out", str(photo / "out")], capsys)
+    assert "cannot write there" in error

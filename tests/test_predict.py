@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import atrous
+from atrous.data import SCENES
+from atrous.errors import InputError
+from atrous.predict import Predictor, find_pictures, pick_device, write_segmentation
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model(scene_checkpoint: Path) -> torch.nn.Module:
+    return atrous.load(scene_checkpoint)
+
+
+def by_hand(model: torch.nn.Module, image: np.ndarray) -> torch.Tensor:
+    """The plain model on a normalised picture."""
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        return model((x - mean) / std).softmax(1)
+
+
+def test_direct_on_whole_strides_is_the_plain_model(model: torch.nn.Module) -> None:
+    image = picture(64, 96)
+    result = Predictor(model).predict(image, probabilities=True)
+    expected = by_hand(model, image)[0].numpy()
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+    np.testing.assert_array_equal(result.labels, result.probabilities.argmax(0))
+    assert result.labels.dtype == np.uint8
+    assert result.names == SCENES.names
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 77), (33, 50)])
+def test_direct_pads_with_the_mean_and_crops_back(model: torch.nn.Module, size: tuple[int, int]) -> None:
+    image = picture(*size)
+    mean = np.array([0.485, 0.456, 0.406]) * 255
+    padded = np.broadcast_to(mean, (-(-size[0] // 16) * 16, -(-size[1] // 16) * 16, 3)).copy()
+    padded[: size[0], : size[1]] = image
+    expected = by_hand(model, padded)[0, :, : size[0], : size[1]].numpy()
+    result = Predictor(model).predict(image, probabilities=True)
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+
+
+def test_flip_makes_the_answer_symmetric(model: torch.nn.Module) -> None:
+    predictor = Predictor(model, flip=True)
+    image = picture(32, 64)
+    straight = predictor.predict(image, probabilities=True).probabilities
+    mirrored = predictor.predict(image[:, ::-1], probabilities=True).probabilities
+    np.testing.assert_allclose(straight, mirrored[..., ::-1], atol=1e-5)
+
+
+def test_scales_and_flips_average_probabilities(model: torch.nn.Module) -> None:
+    image = picture(32, 64)
+    views = []
+    for scale in (1.0, 2.0):
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+        grown = F.interpolate(x, scale_factor=scale, mode="bilinear", antialias=True)
+        for flipped in (False, True):
+            view = grown.flip(-1) if flipped else grown
+            scores = by_hand(model, view[0].permute(1, 2, 0).numpy())
+            scores = scores.flip(-1) if flipped else scores
+            views.append(F.interpolate(scores, (32, 64), mode="bilinear"))
+    expected = torch.stack(views).mean(0)[0].numpy()
+    result = Predictor(model, scales=(1.0, 2.0), flip=True).predict(image, probabilities=True)
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-4)
+
+
+def test_one_window_is_direct_and_resize_to_the_own_size_too(model: torch.nn.Module) -> None:
+    image = picture(48, 64)
+    direct = Predictor(model).predict(image, probabilities=True).probabilities
+    for mode in ("slide", "resize"):
+        other = Predictor(model, mode=mode, size=(48, 64)).predict(image, probabilities=True).probabilities
+        np.testing.assert_allclose(other, direct, atol=1e-6)
+
+
+def test_resize_gives_the_pictures_own_size_back(model: torch.nn.Module) -> None:
+    result = Predictor(model, mode="resize", size=(64, 64)).predict(picture(50, 130), probabilities=True)
+    assert result.labels.shape == (50, 130)
+    np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
+
+
+def test_what_is_no_picture(model: torch.nn.Module) -> None:
+    for bad in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))):
+        with pytest.raises(InputError, match=r"\(H, W, 3\) uint8"):
+            Predictor(model).predict(bad)
+
+
+def test_unknown_device() -> None:
+    with pytest.raises(InputError, match="device 'toaster' cannot be used"):
+        pick_device("toaster")
+
+
+def test_files_hold_indices_with_the_palette(model: torch.nn.Module, tmp_path: Path) -> None:
+    image = picture(20, 30)
+    result = Predictor(model).predict(image, probabilities=True)
+    write_segmentation(result, image, tmp_path / "out", "a")
+    with Image.open(tmp_path / "out" / "a.png") as mask:
+        assert mask.mode == "P"
+        np.testing.assert_array_equal(np.asarray(mask), result.labels)
+        assert tuple(mask.getpalette()[3:6]) == SCENES.palette[1]
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "a_probabilities.npy"), result.probabilities)
+    with Image.open(tmp_path / "out" / "a_overlay.png") as overlay:
+        assert overlay.size == (30, 20)
+    with pytest.raises(InputError, match=r"a\.png: exists already"):
+        write_segmentation(result, image, tmp_path / "out", "a")
+    write_segmentation(result, image, tmp_path / "out", "a", overwrite=True)
+
+
+def test_pictures_that_share_a_stem_keep_their_ending(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "notes.txt").touch()
+    assert sorted(find_pictures([tmp_path])) == ["a_jpg", "a_png", "b"]
+    assert list(find_pictures([tmp_path / "b.jpg", tmp_path / "b.jpg"])) == ["b"]
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no pictures in this folder"):
+        find_pictures([tmp_path])
+    with pytest.raises(InputError, match="no such picture"):
+        find_pictures([tmp_path / "gone.jpg"])
