@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from atrous.backbones import BACKBONES
 from atrous.info import describe, table
 from atrous.models import MODELS, create_model
 
@@ -56,7 +57,7 @@ def seen_height(model: Any, size: int) -> int:
     scores[0, 0, scores.shape[-2] // 2, scores.shape[-1] // 2].backward()
     assert x.grad is not None
     rows = x.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
-    assert 0 < rows[0] and rows[-1] < size - 1, "the picture is too small for this"
+    assert rows[0] > 0 and rows[-1] < size - 1, "the picture is too small for this"
     return int(rows[-1] - rows[0] + 1)
 
 
@@ -110,6 +111,22 @@ def test_parts_of_v3plus() -> None:
     assert parts["backbone 1"].parameters == 64 * 3 * 49 + 128
     assert info.atrous_rates == (2, 4, 6, 8, 12, 18)
     assert (info.output_stride, info.score_stride) == (16, 4)
+
+
+@pytest.mark.parametrize("backbone", [*BACKBONES, "timm:resnet18", "timm:efficientnet_b0"])
+def test_every_backbone_is_described(backbone: str) -> None:
+    """The stages have the channels that the backbone says; all but the auxiliary parameters are in some part."""
+    with torch.device("meta"):
+        model = create_model("deeplab_v3", backbone, output_stride=8)
+    info = describe(model, (65, 65))
+    stages = [part for part in info.parts if part.name.startswith("backbone")]
+    assert tuple(part.channels for part in stages) == model.backbone.channels
+    assert tuple(part.stride for part in stages) == model.backbone.strides
+    assert tuple(part.height for part in stages) == tuple(
+        -(-65 // stride) for stride in model.backbone.strides
+    )
+    assert sum(part.parameters for part in info.parts) == info.parameters
+    assert all(part.multiply_adds > 0 for part in stages)
 
 
 @pytest.mark.parametrize("name", list(MODELS))

@@ -216,14 +216,15 @@ class _Trace(TorchDispatchMode):
         super().__init__()
         self.multiply_adds = 0
         self.convolution_rates: list[int] = []
-        self._parameters: dict[int, int] = {}
+        self._parameters = 0
+        self._known: set[int] = set()  # the parameters that are counted
         self._keep: list[Tensor] = []  # ids stay unique while the tensors live
         self._seen: dict[int, _Seen] = {}
         self._last = self.counts()
         self._remember(picture, _Seen(1.0, 1.0, False, self._last))
 
     def counts(self) -> _Counts:
-        return _Counts(self.multiply_adds, sum(self._parameters.values()), len(self.convolution_rates))
+        return _Counts(self.multiply_adds, self._parameters, len(self.convolution_rates))
 
     @property
     def rates(self) -> set[int]:
@@ -241,7 +242,10 @@ class _Trace(TorchDispatchMode):
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        self._parameters |= {id(x): x.numel() for x in inputs if isinstance(x, nn.Parameter)}
+        for x in inputs:
+            if isinstance(x, nn.Parameter) and id(x) not in self._known:
+                self._known.add(id(x))
+                self._parameters += x.numel()
         sources = [self._seen[id(x)] for x in inputs if id(x) in self._seen]
         if sources:
             self._count(func, args, output)

@@ -26,7 +26,7 @@ from atrous.train import Run
 
 SECONDS_BETWEEN_LINES = 15  # where the output is no terminal and no bar can move
 
-console = Console(soft_wrap=True, highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def say(message: Any) -> None:

@@ -56,7 +56,15 @@ def gaussian(features: Array) -> Array:
 
 def brute_force(image: Array, p: Array, parameters: dict[str, float]) -> Array:
     """Mean field with exact kernels, in float64 and O(N^2): Q (C, H, W)."""
-    chosen = {"iter_max": 10, "pos_w": 3, "pos_xy_std": 1, "bi_w": 4, "bi_xy_std": 67, "bi_rgb_std": 3, **parameters}
+    chosen = {
+        "iter_max": 10,
+        "pos_w": 3,
+        "pos_xy_std": 1,
+        "bi_w": 4,
+        "bi_xy_std": 67,
+        "bi_rgb_std": 3,
+        **parameters,
+    }
     classes, height, width = p.shape
     y, x = (a.reshape(-1) for a in np.mgrid[:height, :width])
     position = np.stack([x, y])

@@ -24,7 +24,15 @@ def run_pydensecrf(image: NDArray[Any], p: NDArray[Any], parameters: dict[str, f
     """Q (C, H, W) float32 of pydensecrf, by the names of atrous.DenseCRF's parameters."""
     import pydensecrf.densecrf as dcrf
 
-    chosen = {"iter_max": 10, "pos_w": 3, "pos_xy_std": 1, "bi_w": 4, "bi_xy_std": 67, "bi_rgb_std": 3, **parameters}
+    chosen = {
+        "iter_max": 10,
+        "pos_w": 3,
+        "pos_xy_std": 1,
+        "bi_w": 4,
+        "bi_xy_std": 67,
+        "bi_rgb_std": 3,
+        **parameters,
+    }
     classes, height, width = p.shape
     crf = dcrf.DenseCRF2D(width, height, classes)
     crf.setUnaryEnergy(np.ascontiguousarray(-np.log(np.clip(p, 1e-5, 1)).reshape(classes, -1)))

@@ -1,4 +1,4 @@
-"""pydensecrf's interface: used as its own tests and examples use it, and beside the real one where that is installed."""
+"""pydensecrf's interface, used as its own tests and examples use it, and beside the real one where it is installed."""
 
 from __future__ import annotations
 
@@ -115,7 +115,10 @@ def test_utils() -> None:
         (lambda d: d.addPairwiseBilateral(3, (3, 3), picture(H, W), 3), "srgb: wanted one or 3"),
         (lambda d: d.addPairwiseBilateral(3, 3, picture(W, H), 3), "rgbim: wanted uint8"),
         (lambda d: d.addPairwiseEnergy(np.ones((2, 5), np.float32), 3), "features: Bad shape"),
-        (lambda d: utils.unary_from_labels(np.array([4]), 3, 0.5), r"labels: wanted values 0\.\.3, got 4\.\.4"),
+        (
+            lambda d: utils.unary_from_labels(np.array([4]), 3, 0.5),
+            r"labels: wanted values 0\.\.3, got 4\.\.4",
+        ),
         (lambda d: utils.unary_from_labels(np.array([1]), 3, 1.0), "gt_prob: wanted"),
         (lambda d: utils.create_pairwise_bilateral((1, 1), 0, picture(H, W), 2), "schan: wanted positive"),
     ],

@@ -50,7 +50,7 @@ def test_image_and_mask_stay_aligned(options: dict) -> None:
         agreeing += int((drawn == mask)[inside].sum())
         valid += int(inside.sum())
         void += int((~inside).sum())
-    assert agreeing / valid > 0.9  # all but the soft borders of the blocks
+    assert agreeing / valid > 0.85  # all but the soft borders of the blocks
     if options.get("scale") == (1.0, 1.0):
         assert agreeing == valid and void == 0
 

@@ -43,7 +43,7 @@ def test_any_size_trains_and_predicts(name: str, backbone: str, options: dict[st
         model.train()
         model.zero_grad()
         scores = model.scores(torch.randn(1, 3, *size))
-        sum((y.float() ** 2).sum() for y in scores.values()).backward()  # type: ignore[union-attr]
+        sum((y.float() ** 2).sum() for y in scores.values()).backward()
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     without = [n for n, p in model.named_parameters() if p.grad is None]
     assert without == []
@@ -183,7 +183,7 @@ def test_align_corners_is_the_final_resize() -> None:
 
 
 def test_classifiers_start_small() -> None:
-    """N(0, 0.01), bias 0 (v1 sec. 4 and the authors' code)."""
+    """N(0, 0.01), bias 0 (v1 sec. 5 and the authors' code)."""
     model = create_model("deeplab_v1")
     fc8 = model.get_submodule("head.fc8")
     assert isinstance(fc8, nn.Conv2d) and fc8.bias is not None

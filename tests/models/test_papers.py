@@ -261,8 +261,7 @@ def test_cascade_rates_double_from_block_to_block(output_stride: int, blocks: li
         model = create_model("deeplab_v3", "resnet50", output_stride=output_stride, form="cascade")
     assert isinstance(model.context, Cascade)
     found = [
-        tuple(unit.conv2.dilation[0] for unit in block)  # type: ignore[union-attr]
-        for block in (model.backbone.layer4, *model.context)
+        tuple(unit.conv2.dilation[0] for unit in block) for block in (model.backbone.layer4, *model.context)
     ]
     assert found == blocks
     x = torch.empty(1, 3, 65, 65, device="meta")
@@ -290,8 +289,8 @@ def test_v3plus_is_v3_and_a_decoder() -> None:
     x = torch.randn(1, 3, 97, 65)
     with torch.inference_mode():
         b = model.backbone
-        conv2 = b.layer1(b.maxpool(F.relu(b.bn1(b.conv1(x)))))  # type: ignore[operator]
-        encoded = model.aspp(b.layer4(b.layer3(b.layer2(conv2))))  # type: ignore[operator]
+        conv2 = b.layer1(b.maxpool(F.relu(b.bn1(b.conv1(x)))))
+        encoded = model.aspp(b.layer4(b.layer3(b.layer2(conv2))))
         assert encoded.shape == (1, 256, 7, 5) and conv2.shape == (1, 64, 25, 17)
         low_level = conv_bn_relu(conv2, "decoder.reduce", 0)
         assert low_level.shape[1] == 48

@@ -25,8 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 TOLERANCE = 1e-4
+MAX_REACH = 100.0  # Q is held to 1e-5, so energies to 1e-5 of this
 
 Array = NDArray[Any]
+
+
+class Unsuitable(Exception):  # noqa: N818  (not an error: `model.MeanField` then iterates in torch)
+    """The compiled code does not cover this model."""
 
 
 def available() -> bool:
@@ -36,17 +41,21 @@ def available() -> bool:
 
 @dataclass(frozen=True)
 class Term:
-    """A Potts term: features (d, N) float32, weight >= 0, and how its kernel is normalised (see `model.Pairwise`)."""
+    """A Potts term: features (d, N) float32, weight >= 0, and how its kernel is normalised (see `model.Pairwise`).
+
+    name: where not empty, terms of the same name have the same features, in the same order of points.
+    """
 
     features: Array
     weight: float
     normalization: str
+    name: str = ""
 
 
 class CompiledMeanField:
     """unary: (C, N) float32 tensor on the CPU. order: permutation of the N points, as they are to lie in memory.
 
-    Raises OverflowError where a lattice is too wide for it; `model.MeanField` then iterates in torch.
+    Raises Unsuitable where a lattice is too wide, or energies are too large, for its integers.
     """
 
     def __init__(self, unary: Tensor, terms: list[Term], order: Tensor | None = None) -> None:
@@ -59,10 +68,13 @@ class CompiledMeanField:
         self.unary = unary.detach().contiguous().numpy()
         classes, n = self.unary.shape
         self.order = np.arange(n, dtype=np.int64) if order is None else order.numpy()
-        largest = np.empty((-(-n // kernels.SURVEY), classes), np.float32)
+        self.blocks = -(-n // kernels.BLOCK)
+        self.low, largest = np.empty(n, np.float32), np.empty((self.blocks, classes), np.float32)
         with Crew() as crew:
             self.stack = Stack(terms, self.order, crew)
-            crew.run(kernels.survey, len(largest), self.unary, largest)
+            if self.stack.reach > MAX_REACH:
+                raise Unsuitable(f"pairwise energies reach {self.stack.reach:.0f}")
+            crew.run(kernels.survey, self.blocks, self.unary, self.low, largest)
         self.alive, self.dead = split_classes(largest.max(0), self.stack.reach)
 
     def run(self, iterations: int, q: Tensor | None = None) -> Tensor:
@@ -84,9 +96,10 @@ class CompiledMeanField:
         )
         rows, table = np.zeros(n * stride, np.uint16), np.empty(stack.num_vertices * stride, np.uint16)
         result = np.empty((classes, n), np.float32)
-        flat, not_yet = result.reshape(-1), np.empty(0, np.float32)
+        not_yet = result[:0]
         with Crew() as crew:
-            crew.run(kernels.gather_logits, n, self.unary, alive, dead, order, stride, logits, rest)
+            crew.run(kernels.add_rest, self.blocks, self.unary, dead, self.low, rest)
+            crew.run(kernels.gather_logits, n, self.unary, alive, self.low, order, stride, logits)
             if q is not None:
                 crew.run(kernels.gather_rows, n, q.detach().contiguous().numpy(), order, stride, rows)
             for iteration in range(0 if q is None else 1, iterations + 1):
@@ -97,10 +110,10 @@ class CompiledMeanField:
                         crew.run(kernels.blur, len(axis.order), lanes, blocks, *axis, offset, table)
                 index = stack.index if iteration else stack.index[:, :0]
                 touched = (index, stack.slice_weight, table, rows)
-                out = flat if iteration == iterations else not_yet
+                out = result if iteration == iterations else not_yet
                 crew.run(kernels.update, n, lanes, blocks, logits, rest, *touched, alive, order, out, norm)
             if len(dead):
-                crew.run(kernels.fill_rest, n, self.unary, alive, dead, order, norm, flat)
+                crew.run(kernels.fill_rest, self.blocks, self.unary, dead, self.low, norm, result)
         return torch.from_numpy(result)
 
 

@@ -27,7 +27,7 @@ from atrous.crf.simd import (
 )
 
 ONE = 65000.0  # a little under 2^16, so that a mean of ones may round upwards
-SURVEY = 512  # points
+BLOCK = 512  # points
 AHEAD = 12  # rows to prefetch ahead: about the time that memory takes
 _LOG2E = np.float32(1.4426950408889634)
 
@@ -100,14 +100,13 @@ def _exp(x):  # type: ignore[no-untyped-def]
 def update(lo, hi, lanes, blocks, logits, rest, index, weight, table, q, alive, order, result, norm):  # type: ignore[no-untyped-def]
     """Slice all kernels, add the unary logits, softmax: Q <- softmax(logits + sum_e weight * table[index]).
 
-    rest: (N,) mass of the classes left out, on the scale where the largest unary logit of a point is 0.
-    The last time, `result` is not empty: Q goes there as float32, class by class (row alive[c]), points in `order`,
-    and norm (N,) takes what the classes left out are to be multiplied by.
+    Row i is point order[i]. rest: (N,) mass of the classes left out, on the scale where the largest unary logit is 0.
+    The last time, `result` is (C, N), not empty: Q goes there as float32, and norm (N,) takes what the classes left out
+    are to be multiplied by.
     """
     width = 8 * len(lanes)
     stride = width * blocks
     entries = index.shape[1]
-    n = logits.shape[0] // stride
     scratch = np.empty(stride, np.float32)
     last = len(result) > 0
     for i in range(lo, hi):
@@ -128,13 +127,13 @@ def update(lo, hi, lanes, blocks, logits, rest, index, weight, table, q, alive, 
             row_store(scratch, b * width, value)
             sums = row_add(sums, value)
         total_mass = row_sum(sums)
-        if rest[i] > 0:
-            total_mass += rest[i] * _exp(-top)
+        at = order[i]
+        if rest[at] > 0:
+            total_mass += rest[at] * _exp(-top)
         if last:
-            at = order[i]
             for c in range(len(alive)):
-                result[alive[c] * n + at] = scratch[c] / total_mass
-            norm[i] = _exp(-top) / total_mass
+                result[alive[c], at] = scratch[c] / total_mass
+            norm[at] = _exp(-top) / total_mass
         else:
             scale = np.float32(ONE) / total_mass
             for b in range(blocks):
@@ -142,45 +141,65 @@ def update(lo, hi, lanes, blocks, logits, rest, index, weight, table, q, alive, 
 
 
 @compiled
-def survey(lo, hi, unary, largest):  # type: ignore[no-untyped-def]
-    """The largest softmax(-unary) of each class in each block of SURVEY points: unary (C, N) -> largest (blocks, C)."""
+def survey(lo, hi, unary, low, largest):  # type: ignore[no-untyped-def]
+    """Fill low (N,), the smallest energy of each point, and largest (blocks, C), the largest softmax(-unary) of each
+    class in each block of BLOCK points; unary (C, N). `lo` to `hi` counts blocks, as in the next two."""
     classes, n = unary.shape
+    shift = np.empty(BLOCK, np.float32)
     for t in range(lo, hi):
-        first = t * SURVEY
-        count = min(SURVEY, n - first)
-        low = np.full(count, np.float32(np.inf), np.float32)
-        for c in range(classes):
-            for i in range(count):
-                low[i] = min(low[i], unary[c, first + i])
-        mass = np.zeros(count, np.float32)
-        for c in range(classes):
-            for i in range(count):
-                mass[i] += _exp(low[i] - unary[c, first + i])
+        first = t * BLOCK
+        count = min(BLOCK, n - first)
         for i in range(count):
-            mass[i] = np.float32(1) / mass[i]
-        for c in range(classes):
-            best = np.float32(0)
+            low[first + i] = unary[0, first + i]
+        for c in range(1, classes):
             for i in range(count):
-                best = max(best, _exp(low[i] - unary[c, first + i]) * mass[i])
-            largest[t, c] = best
+                low[first + i] = min(low[first + i], unary[c, first + i])
+        shift[:] = 0
+        for c in range(classes):
+            for i in range(count):
+                shift[i] += _exp(low[first + i] - unary[c, first + i])
+        for i in range(count):
+            shift[i] = low[first + i] - np.log(shift[i])
+        for c in range(classes):
+            best = np.float32(-1e30)
+            for i in range(count):
+                best = max(best, shift[i] - unary[c, first + i])
+            largest[t, c] = _exp(best)
 
 
 @compiled
-def gather_logits(lo, hi, unary, alive, dead, order, stride, logits, rest):  # type: ignore[no-untyped-def]
-    """Unary energies (C, N) -> rows of the classes `alive` as logits (N * stride,), largest 0; and the others' mass."""
+def add_rest(lo, hi, unary, dead, low, rest):  # type: ignore[no-untyped-def]
+    """rest (N,): the mass of the classes `dead`, on the scale where the largest class of a point has 1."""
+    n = len(low)
+    for t in range(lo, hi):
+        first, last = t * BLOCK, min((t + 1) * BLOCK, n)
+        for i in range(first, last):
+            rest[i] = 0
+        for c in dead:
+            for i in range(first, last):
+                rest[i] += _exp(low[i] - unary[c, i])
+
+
+@compiled
+def fill_rest(lo, hi, unary, dead, low, norm, result):  # type: ignore[no-untyped-def]
+    """Write the classes left out of the iterations: result[c] = exp(-unary[c]) * norm; result (C, N)."""
+    n = len(low)
+    for t in range(lo, hi):
+        first, last = t * BLOCK, min((t + 1) * BLOCK, n)
+        for c in dead:
+            for i in range(first, last):
+                result[c, i] = _exp(low[i] - unary[c, i]) * norm[i]
+
+
+@compiled
+def gather_logits(lo, hi, unary, alive, low, order, stride, logits):  # type: ignore[no-untyped-def]
+    """Unary energies (C, N) -> rows of the classes `alive` as logits (N * stride,), largest 0, points in `order`."""
     for i in range(lo, hi):
         at = order[i]
-        low = np.float32(np.inf)
-        for c in alive:
-            low = min(low, unary[c, at])
         for k in range(len(alive)):
-            logits[i * stride + k] = low - unary[alive[k], at]
+            logits[i * stride + k] = low[at] - unary[alive[k], at]
         for k in range(len(alive), stride):
             logits[i * stride + k] = np.float32(-1e30)
-        mass = np.float32(0)
-        for c in dead:
-            mass += _exp(low - unary[c, at])
-        rest[i] = mass
 
 
 @compiled
@@ -189,19 +208,6 @@ def gather_rows(lo, hi, q, order, stride, rows):  # type: ignore[no-untyped-def]
     for i in range(lo, hi):
         for c in range(q.shape[0]):
             rows[i * stride + c] = np.uint16(min(max(q[c, order[i]], 0.0), 1.0) * ONE + 0.5)
-
-
-@compiled
-def fill_rest(lo, hi, unary, alive, dead, order, norm, result):  # type: ignore[no-untyped-def]
-    """Write the classes left out of the iterations: result[c] = exp(-unary[c]) * norm, points in `order`."""
-    n = len(order)
-    for i in range(lo, hi):
-        at = order[i]
-        low = np.float32(np.inf)
-        for c in alive:
-            low = min(low, unary[c, at])
-        for c in dead:
-            result[np.int64(c) * n + at] = _exp(low - unary[c, at]) * norm[i]
 
 
 @compiled

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.crf.fast import Unsuitable
 from atrous.crf.jit import Crew, compiled
 from atrous.crf.lattice import embedding_scale, mixed_radix
 
@@ -253,7 +254,7 @@ class FastLattice:
         spans = (rem0.max(0).astype(np.int64) - rem0.min(0)).tolist()
         strides = mixed_radix(spans, d)
         if strides is None:
-            raise OverflowError("vertex names do not fit in 62 bits")
+            raise Unsuitable("vertex names do not fit in 62 bits")
         stride = np.array(strides, np.int64)
         self.vertices = np.empty((n, d + 1), np.int32)
         names = number_vertices(rem0, rank, stride, self.vertices)

@@ -49,7 +49,7 @@ class DenseCRF:
             if not 0 < float(std) < float("inf"):
                 raise InputError(f"{name}: wanted a positive number, got {std}")
         for name, weight in (("pos_w", pos_w), ("bi_w", bi_w)):
-            if not 0 <= float(weight) < float("inf"):
+            if not 0 <= float(torch.as_tensor(weight).detach()) < float("inf"):
                 raise InputError(f"{name}: wanted a number >= 0, got {weight}")
         self.iter_max = iter_max
         self.pos_w, self.pos_xy_std = pos_w, float(pos_xy_std)
@@ -57,7 +57,10 @@ class DenseCRF:
 
     def __repr__(self) -> str:
         names = ("iter_max", "pos_w", "pos_xy_std", "bi_w", "bi_xy_std", "bi_rgb_std")
-        return f"DenseCRF({', '.join(f'{name}={getattr(self, name):g}' for name in names)})"
+        values = (float(torch.as_tensor(getattr(self, name)).detach()) for name in names)
+        return (
+            f"DenseCRF({', '.join(f'{name}={value:g}' for name, value in zip(names, values, strict=True))})"
+        )
 
     @overload
     def __call__(self, image: Array | Tensor, probabilities: Tensor) -> Tensor: ...
@@ -76,8 +79,11 @@ class DenseCRF:
             result = self(image, _tensor("probabilities", probabilities))
             return result.numpy()
         check_probabilities(probabilities)
-        unary = unary_from_probabilities(_at_least_float32(probabilities))
-        return self.infer(image, unary)
+        learned = any(
+            isinstance(x, Tensor) and x.requires_grad for x in (probabilities, self.pos_w, self.bi_w)
+        )
+        scores = _at_least_float32(probabilities) if learned else probabilities.float()
+        return self.infer(image, unary_from_probabilities(scores))
 
     def infer(self, image: Array | Tensor, unary: Tensor) -> Tensor:
         """As calling it, but from unary energies (C, H, W) or (N, C, H, W) in place of probabilities."""
@@ -85,13 +91,14 @@ class DenseCRF:
         if unary.ndim == 4:
             return torch.stack([self.infer(x, u) for x, u in zip(pixels, unary, strict=True)])
         weights = [torch.as_tensor(w) for w in (self.pos_w, self.bi_w)]
+        position = f"position {tuple(pixels.shape[:2])} / {self.pos_xy_std}"
         terms = [
-            Pairwise(features, weight)
-            for features, weight in (
-                (position_features(pixels.shape[:2], self.pos_xy_std, unary.device), weights[0]),
-                (bilateral_features(pixels, self.bi_xy_std, self.bi_rgb_std), weights[1]),
+            Pairwise(features, weight, name=name)
+            for features, weight, name in (
+                (position_features(pixels.shape[:2], self.pos_xy_std, unary.device), weights[0], position),
+                (bilateral_features(pixels, self.bi_xy_std, self.bi_rgb_std), weights[1], ""),
             )
-            if weight.requires_grad or float(weight) > 0
+            if weight.requires_grad or weight > 0
         ]
         order = tile_order(pixels.shape[0], pixels.shape[1])
         result = MeanField(unary.flatten(1), terms, order).run(self.iter_max)

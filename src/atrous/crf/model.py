@@ -38,14 +38,19 @@ class Pairwise:
     features: (d, N) floating; each feature divided by its standard deviation.
     compatibility: a number w or 0-d tensor, Potts: w [x_i != x_j]; a (C,) tensor, Potts with a weight per class;
         or a (C, C) tensor mu, the penalty of each pair of labels (row: the label at i; lower is more compatible).
-    normalization: with D = diag(K 1), "symmetric" D^-1/2 K D^-1/2, "before" K D^-1, "after" D^-1 K, "none" K / mean(D).
+    normalization: with D = diag(K 1), "symmetric" D^-1/2 K D^-1/2, "before" K D^-1, "after" D^-1 K, "none" K.
+    name: promises that terms of one name have the same features, so that their lattice can be kept.
     """
 
     def __init__(
-        self, features: Tensor, compatibility: float | Tensor = 1.0, normalization: str = "symmetric"
+        self,
+        features: Tensor,
+        compatibility: float | Tensor = 1.0,
+        normalization: str = "symmetric",
+        name: str = "",
     ) -> None:
         check_features(features)
-        self.features = features
+        self.features, self.name = features, name
         self.normalization = choose("normalization", normalization, NORMALIZATIONS)
         self.compatibility = torch.as_tensor(compatibility, device=features.device)
         if self.compatibility.ndim > 2 or len(set(self.compatibility.shape)) > 1:
@@ -84,7 +89,7 @@ def split_norm(norm: Tensor, normalization: str) -> tuple[Tensor, Tensor]:
         root = (norm + _TINY).rsqrt()
         return root, root
     if normalization == "none":
-        return one, one / norm.mean()
+        return one, one
     inverse = 1 / (norm + _TINY)
     return (inverse, one) if normalization == "before" else (one, inverse)
 
@@ -170,7 +175,7 @@ class MeanField:
         ]
         try:
             return fast.CompiledMeanField(self.unary, terms, self.order)
-        except OverflowError:  # many features of wide range
+        except fast.Unsuitable:
             return None
 
 

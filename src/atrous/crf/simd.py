@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
@@ -45,7 +45,7 @@ class _RowModel(models.PrimitiveModel):
         super().__init__(manager, row, ir.LiteralStructType([ir.VectorType(_FLOAT, n) for n in row.parts]))
 
 
-def _row_of(lanes: types.Type) -> Row:
+def _row_of(lanes: Any) -> Row:
     return Row(8 * len(lanes))
 
 

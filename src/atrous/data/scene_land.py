@@ -71,7 +71,7 @@ def paint_hills(canvas: Canvas, horizon: float, weather: int) -> None:
 def paint_ground(canvas: Canvas, horizon: float) -> None:
     rng = canvas.rng
     kind = rng.random()
-    colours = GREENS if kind < 0.6 else (BROWNS if kind < 0.75 else GREYS if kind < 0.92 else PALES)
+    colours = GREENS if kind < 0.7 else (BROWNS if kind < 0.85 else GREYS if kind < 0.95 else PALES)
     colour = canvas.pick(colours)
     canvas.box(0, horizon, canvas.width, canvas.height, colour, GROUND)
     for _ in range(int(rng.integers(3, 8))):  # patches
@@ -97,7 +97,7 @@ class Lane:
         span = canvas.height - horizon
         self.top = horizon + span * rng.uniform(0.25, 0.5)
         self.bottom = min(canvas.height + 2.0, self.top + span * rng.uniform(0.35, 0.55))
-        self.colour = canvas.pick([*GREYS, *GREYS, (104, 96, 92), (132, 120, 108)])
+        self.colour = canvas.pick([*GREYS, (104, 96, 92)], 8)
 
     def depth(self, y: float) -> float:
         """0 at the horizon, 1 at the lower edge."""

@@ -10,15 +10,19 @@ from atrous.data.scene_canvas import (
     BROWNS,
     BUILDING,
     CAR,
+    CARS,
     FENCE,
+    FENCES,
     GREENS,
     GREYS,
     PALES,
     PERSON,
     POLE,
+    POLES,
     RGB,
+    SHIRTS,
     TREE,
-    VIVIDS,
+    TROUSERS,
     WEATHERS,
     Canvas,
     Point,
@@ -82,7 +86,7 @@ def paint_building(canvas: Canvas, x: float, base: float, wide: float, tall: flo
 
 def paint_tree(canvas: Canvas, x: float, base: float, tall: float) -> None:
     rng, unit = canvas.rng, canvas.unit
-    leaf = canvas.pick([*GREENS, *GREENS, *AUTUMN] if rng.random() < 0.7 else GREENS)
+    leaf = canvas.pick([*GREENS, *GREENS, *GREENS, *AUTUMN])
     canvas.shadow(x + tall * 0.1, base, tall * 0.35, tall * 0.07)
     trunk = max(3.2 * unit, tall * 0.08)
     canvas.box(x - trunk / 2, base - tall * 0.45, x + trunk / 2, base, canvas.pick(BROWNS), TREE)
@@ -103,12 +107,12 @@ def paint_tree(canvas: Canvas, x: float, base: float, tall: float) -> None:
 
 def paint_fence(canvas: Canvas, x0: float, x1: float, base: float, tall: float) -> None:
     rng, unit = canvas.rng, canvas.unit
-    colour = canvas.pick([*BROWNS, *GREYS, (222, 222, 216), (70, 92, 70)])
+    colour = canvas.pick(FENCES)
     canvas.label.polygon([(x0, base - tall), (x1, base - tall), (x1, base), (x0, base)], fill=FENCE)
     dark = shift(colour, -22)
     for share in (0.2, 0.68):
         canvas.box(x0, base - tall * (1 - share), x1, base - tall * (1 - share) + 1.8 * unit, dark)
-    step = rng.uniform(3.6, 5.4) * unit
+    step = rng.uniform(4, 6) * unit
     pointed = rng.random() < 0.5
     for x in np.arange(x0, x1 - 0.4 * step, step).tolist():
         points = [(x, base), (x, base - tall), (x + 0.55 * step, base - tall), (x + 0.55 * step, base)]
@@ -119,8 +123,8 @@ def paint_fence(canvas: Canvas, x0: float, x1: float, base: float, tall: float) 
 
 def paint_pole(canvas: Canvas, x: float, base: float, tall: float) -> None:
     rng, unit = canvas.rng, canvas.unit
-    half = max(2.0 * unit, tall * 0.03)
-    colour = canvas.pick([*GREYS, *BROWNS, (60, 64, 66)])
+    half = max(2.6 * unit, tall * 0.036)
+    colour = canvas.pick(POLES)
     canvas.shadow(x + 6 * unit, base, 9 * unit, 1.3 * unit)
     canvas.box(x - half, base - tall, x + half, base, colour, POLE)
     canvas.box(x - half, base - tall, x - half * 0.3, base, shift(colour, 26))
@@ -128,10 +132,10 @@ def paint_pole(canvas: Canvas, x: float, base: float, tall: float) -> None:
     top = base - tall
     if kind < 0.4:  # street lamp
         reach = rng.choice([-1.0, 1.0]) * rng.uniform(9, 15) * unit
-        canvas.box(min(x, x + reach), top, max(x, x + reach), top + 3.2 * unit, colour, POLE)
-        canvas.ellipse(x + reach, top + 2.2 * unit, 4 * unit, 2.4 * unit, (244, 232, 190), POLE)
+        canvas.box(min(x, x + reach), top, max(x, x + reach), top + 4 * unit, colour, POLE)
+        canvas.ellipse(x + reach, top + 2.2 * unit, 5 * unit, 3.2 * unit, (244, 232, 190), POLE)
     elif kind < 0.75:  # sign
-        radius = rng.uniform(5.5, 8) * unit
+        radius = rng.uniform(7, 9.5) * unit
         face, rim = (
             canvas.pick([(232, 232, 228), (44, 78, 148), (206, 164, 52)]),
             canvas.pick([(184, 40, 40), (230, 230, 226)]),
@@ -148,8 +152,8 @@ def paint_pole(canvas: Canvas, x: float, base: float, tall: float) -> None:
                 ]
                 canvas.polygon(points, paint, POLE)
     else:  # mast with cross-arms; its wires belong to what is behind them
-        for drop in (3, 9):
-            canvas.box(x - 8 * unit, top + drop * unit, x + 8 * unit, top + (drop + 3.2) * unit, colour, POLE)
+        for drop in (3, 11):
+            canvas.box(x - 8 * unit, top + drop * unit, x + 8 * unit, top + (drop + 4) * unit, colour, POLE)
             for end in (-7, 7):
                 sag = [
                     (x + end * unit + s * canvas.width, top + drop * unit + 10 * unit * (s - s * s))
@@ -161,7 +165,7 @@ def paint_pole(canvas: Canvas, x: float, base: float, tall: float) -> None:
 def paint_car(canvas: Canvas, x: float, base: float, tall: float, side: bool) -> None:
     """tall: height of the car; seen from the side or from behind."""
     rng = canvas.rng
-    colour = canvas.pick([*VIVIDS, *VIVIDS, *GREYS, *PALES])
+    colour = canvas.pick(CARS)
     glass, tyre = canvas.pick([(52, 62, 76), (120, 146, 164)]), (26, 26, 30)
     dark = shift(colour, -34)
     if side:
@@ -208,12 +212,11 @@ def paint_car(canvas: Canvas, x: float, base: float, tall: float, side: bool) ->
 
 def paint_person(canvas: Canvas, x: float, base: float, tall: float) -> None:
     rng = canvas.rng
-    clothes = [*VIVIDS, *VIVIDS, *PALES, *GREENS]
-    shirt, trousers = canvas.pick(clothes), canvas.pick([*GREYS, *BROWNS, (44, 52, 78), (34, 34, 40)])
+    shirt, trousers = canvas.pick(SHIRTS), canvas.pick(TROUSERS)
     skin = canvas.pick([(226, 182, 150), (190, 138, 104), (122, 82, 60)])
     hair = canvas.pick([(52, 40, 34), (140, 104, 62), (30, 28, 30), (150, 148, 146)])
     stride = rng.uniform(0.03, 0.11) * tall
-    limb = tall * 0.095
+    limb = tall * 0.105
     canvas.shadow(x + tall * 0.08, base, tall * 0.2, tall * 0.035)
     for way in (-1, 1):
         foot = x + way * stride
@@ -263,26 +266,26 @@ def paint_things(canvas: Canvas, horizon: float, lane: Lane) -> None:
     scatter("person", 1, 4, 0.25, 1.0)
     for base, kind in sorted(things):
         depth = lane.depth(base)
-        scale = 0.5 + 0.75 * depth
+        scale = 0.62 + 0.6 * depth
         left, right = lane.edges(base)
         if lane.across and kind == "car":
             base = lane.top + (lane.bottom - lane.top) * rng.uniform(0.15, 0.8)
-            scale = 0.5 + 0.75 * lane.depth(base)
+            scale = 0.62 + 0.6 * lane.depth(base)
         x = rng.uniform(0.02, 0.98) * width
         if kind == "car":
             if not lane.across:
                 x = left + (right - left) * rng.choice([0.27, 0.73])
             if -10 < x < width + 10:
-                paint_car(canvas, x, base, rng.uniform(19, 25) * unit * scale, lane.across)
+                paint_car(canvas, x, base, rng.uniform(21, 27) * unit * scale, lane.across)
         elif kind == "person":
-            paint_person(canvas, x, base, rng.uniform(33, 44) * unit * scale)
+            paint_person(canvas, x, base, rng.uniform(37, 48) * unit * scale)
         elif lane.across and lane.top < base < lane.bottom + 2:
             continue  # nothing else stands on the road
         elif kind == "fence":
-            _fence_beside(canvas, lane, base, rng.uniform(13, 18) * unit * scale)
+            _fence_beside(canvas, lane, base, rng.uniform(17, 23) * unit * scale)
         elif not left - 3 * unit < x < right + 3 * unit or lane.across:
             if kind == "pole":
-                paint_pole(canvas, x, base, rng.uniform(52, 84) * unit * scale)
+                paint_pole(canvas, x, base, rng.uniform(56, 84) * unit * scale)
             else:
                 paint_tree(canvas, x, base, rng.uniform(42, 62) * unit * scale)
 

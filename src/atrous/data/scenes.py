@@ -152,11 +152,11 @@ def _finish(canvas: Canvas, weather: int, height: int, width: int) -> tuple[np.n
     across, down = (np.float32(rng.uniform(*ends)) for ends in ((-0.22, 0.22), (-0.05, 0.15)))
     light = 1 + across * _ramp(width)[None, :] + down * _ramp(height)[:, None]
     shaded = (_noise(rng, height, width, height / 3, width / 3) > 0.25) & (classes != SKY)
-    light *= 1 - np.float32(rng.uniform(0, 0.3)) * shaded
-    gain = np.array(WEATHERS[weather][3]) * rng.uniform(0.85, 1.12)
+    light *= 1 - np.float32(rng.uniform(0, 0.25)) * shaded
+    gain = np.array(WEATHERS[weather][3]) * rng.uniform(0.9, 1.1)
     pixels *= light[..., None]
     pixels *= gain.astype(np.float32)
-    pixels += rng.standard_normal((height, width, 3), dtype=np.float32) * np.float32(rng.uniform(1.5, 5))
+    pixels += rng.standard_normal((height, width, 3), dtype=np.float32) * np.float32(rng.uniform(1.5, 4))
     return pixels.clip(0, 255, out=pixels).astype(np.uint8), classes
 
 

@@ -7,7 +7,7 @@ Chen, Papandreou, Kokkinos, Murphy, Yuille, ICLR 2015, https://arxiv.org/abs/141
     image - VGG-16, conv5 with rate 2 - fc6 3x3 rate 12, 1024 - fc7 1x1, 1024 - fc8 1x1, C
                                              ReLU, dropout 0.5      ReLU, dropout 0.5
 
-    msc=True (sec. 2.3, "multi-scale prediction"): five more rows of scores are added to fc8's
+    msc=True (sec. 4.3, "multi-scale prediction"): five more rows of scores are added to fc8's
 
     image, pool1 .. pool4 - 3x3 conv 128, stride 8, 4, 2, 1, 1 - 1x1 conv 128 - 1x1 C
                                ReLU, dropout 0.5    ReLU, dropout 0.5
@@ -17,7 +17,7 @@ atrous, with 20.5 M parameters in place of 134.3 M (tab. 2). Dense CRF follows i
 
 PASCAL VOC 2012 val mIoU: 62.25, with CRF 67.64, with msc and CRF 68.70. The training: crop 321, batch 20,
 learning rate 1e-3 and 1e-2 for fc8, a tenth of it every 2,000 of 6,000 iterations, the loss on the grid of
-the scores (sec. 4).
+the scores (sec. 5).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from atrous.config import ModelConfig
 from atrous.errors import InputError
 from atrous.layers import resize, scale_rates
 
-MULTI_SCALE_CHANNELS = 128  # sec. 2.3
+MULTI_SCALE_CHANNELS = 128  # sec. 4.3
 
 
 def fully_connected(
@@ -59,7 +59,7 @@ def fully_connected(
 
 
 def scale_branch(in_channels: int, num_classes: int, stride: int) -> nn.Sequential:
-    """Scores from a shallow map (sec. 2.3): (N, in_channels, h, w) to (N, C, h/stride, w/stride)."""
+    """Scores from a shallow map (sec. 4.3): (N, in_channels, h, w) to (N, C, h/stride, w/stride)."""
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(in_channels, MULTI_SCALE_CHANNELS, 3, stride, padding=1),
@@ -74,7 +74,7 @@ def scale_branch(in_channels: int, num_classes: int, stride: int) -> nn.Sequenti
 
 
 def _scores(in_channels: int, num_classes: int) -> nn.Conv2d:
-    """The last 1x1 convolution, from N(0, 0.01) (sec. 4)."""
+    """The last 1x1 convolution, from N(0, 0.01) (sec. 5)."""
     conv = nn.Conv2d(in_channels, num_classes, 1)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ class DeepLabV1(nn.Module):
     Args:
         backbone: a built backbone.
         num_classes: C.
-        msc: the multi-scale features of sec. 2.3.
+        msc: the multi-scale features of sec. 4.3.
         fc6_rate: rate of fc6 at output stride 8, in proportion at others.
         fc6_kernel: its kernel. The paper's table 2 compares 7x7 rate 4, 4x4 rate 4 and 8, 3x3 rate 12.
         fc_channels: channels of fc6 and fc7; 1024 for LargeFOV, 4096 for the other three.
@@ -134,7 +134,7 @@ class DeepLabV1(nn.Module):
         return resize(self.scores(x)["out"], x.shape[-2:], self.align_corners)
 
     def initialise_from_vgg(self, decimated: Mapping[str, Tensor]) -> None:
-        """Start fc6 and fc7 from VGG's own (sec. 3.1), as `backbones.vgg.decimate_fc` gives them.
+        """Start fc6 and fc7 from VGG's own (sec. 3.2), as `backbones.vgg.decimate_fc` gives them.
 
         For LargeFOV on VGG-16; another kernel or number of channels keeps its random start.
         """
@@ -142,7 +142,7 @@ class DeepLabV1(nn.Module):
             self.head.load_state_dict(dict(decimated), strict=False)
 
     def learning_rate_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Parameters with the multiple of the learning rate: 10 for the last layers, otherwise 1 (sec. 4)."""
+        """Parameters with the multiple of the learning rate: 10 for the last layers, otherwise 1 (sec. 5)."""
         last = [p for name, p in self.named_parameters() if ".fc8." in name]
         rest = [p for name, p in self.named_parameters() if ".fc8." not in name]
         return [(rest, 1.0), (last, 10.0)]

@@ -38,7 +38,7 @@ from atrous.config import ModelConfig
 from atrous.errors import choose
 from atrous.layers import resize, scale_rates
 
-# at output stride 8 (sec. 4.1.1)
+# at output stride 8 (sec. 4.1.2)
 HEADS: dict[str, tuple[int, ...]] = {
     "aspp_l": (6, 12, 18, 24),
     "aspp_s": (2, 4, 8, 12),

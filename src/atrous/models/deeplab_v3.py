@@ -17,7 +17,7 @@ the multi-grid (sec. 3.2.1); the pyramid has batch norm and sees the whole image
 its rates double where the output stride halves (sec. 3.3).
 
 PASCAL VOC 2012 val, ResNet-101: mIoU 77.21 at output stride 16, 78.51 at 8, 79.77 with scales and flip
-(sec. 4.2). The training: 30,000 iterations, batch 16, crop 513, poly from 0.007 (sec. 4.1).
+(sec. 4.3). The training: 30,000 iterations, batch 16, crop 513, poly from 0.007 (sec. 4.1).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Zhao, Shi, Qi, Wang, Jia, CVPR 2017, https://arxiv.org/abs/1612.01105
 
     backbone, output stride 8 (sec. 3.2, fig. 3)
 
-      res4 ------ 3x3 256 - 1x1 C                        auxiliary loss, weight 0.4 (sec. 3.3, fig. 4)
+      res4 ------ 3x3 256 - 1x1 C                        auxiliary loss, weight 0.4 (sec. 4, fig. 4)
        |
       res5 -+-----------------------------------+
             +- pool to 1x1 - 1x1 conv, c/4 - up -+

@@ -99,9 +99,9 @@ class DenseCRF:
         if normalization not in range(len(_NORMALIZATIONS)):
             raise InputError(f"normalization: wanted one of the NORMALIZE_ constants, got {normalization!r}")
         if isinstance(compat, Number):
-            mu = torch.tensor(float(compat))  # type: ignore[arg-type]
+            mu = torch.tensor(compat, dtype=torch.float32)
         else:
-            mu = _float32("compat", compat)
+            mu = _float32("compat", np.asarray(compat))
             if mu.ndim not in (1, 2) or set(mu.shape) != {self._nlabels}:
                 need = f"a number, ({self._nlabels},) or ({self._nlabels}, {self._nlabels})"
                 raise InputError(f"compat: wanted {need}, got {tuple(mu.shape)}")
@@ -159,7 +159,7 @@ def _float32(name: str, array: Array) -> Tensor:
 
 
 def _positive(name: str, value: Any, count: int) -> tuple[float, ...]:
-    values = (value,) * count if isinstance(value, Number) else tuple(value)
+    values: tuple[Any, ...] = (value,) * count if isinstance(value, Number) else tuple(value)
     if len(values) != count or not all(0 < float(v) < float("inf") for v in values):
         raise InputError(f"{name}: wanted one or {count} positive numbers, got {value!r}")
     return tuple(float(v) for v in values)

@@ -1,0 +1,133 @@
+"""The check of a data set: it finds everything at once, and its numbers are those counted by hand."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from atrous.data.check import CheckReport, check_dataset
+
+SHARED = Path(os.environ.get("ATROUS_SHARED", Path(__file__).parents[2].parent / "shared")) / "data"
+
+
+def write(root: Path, split: str, name: str, mask: np.ndarray, image: np.ndarray | None = None) -> None:
+    seed = int.from_bytes(f"{split}{name}".encode(), "big") % 2**32
+    if image is None:
+        image = np.random.default_rng(seed).integers(0, 256, (*mask.shape, 3), dtype=np.uint8)
+    for kind, array in (("images", image), ("masks", mask)):
+        (root / split / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(root / split / kind / f"{name}.png")
+
+
+def halves(top: int, bottom: int, size: tuple[int, int] = (8, 10)) -> np.ndarray:
+    mask = np.full(size, top, dtype=np.uint8)
+    mask[size[0] // 2 :] = bottom
+    return mask
+
+
+def text(report: CheckReport, width: int = 160) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(report.render())
+    return stream.getvalue()
+
+
+def test_a_sound_data_set(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("road\ncar[s]\nsky\n")
+    write(tmp_path, "train", "a", halves(0, 1))
+    write(tmp_path, "train", "b", halves(0, 255, (4, 10)))
+    write(tmp_path, "val", "c", halves(1, 2))
+    seen: list[tuple[int, int]] = []
+    report = check_dataset(tmp_path, progress=lambda done, of: seen.append((done, of)))
+    assert report.ok and report.problems == []
+    assert report.warnings == ["class 2 (sky) is in no train picture but in val"]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    train = report.splits["train"]
+    assert train.pictures == 2 and train.void_pixels == 20
+    assert train.pixels.tolist() == [60, 40, 0] and train.present.tolist() == [2, 1, 0]
+    assert train.shares.tolist() == [0.6, 0.4, 0.0]
+    assert train.smallest == (4, 10) and train.largest == (8, 10)
+    # ENet: 1 / ln(1.02 + share); frequencies 60 / 100 and 40 / 80
+    assert report.class_weights("enet")[:2] == pytest.approx([1 / np.log(1.62), 1 / np.log(1.42)])
+    assert report.class_weights("median")[0] / report.class_weights("median")[1] == pytest.approx(0.5 / 0.6)
+    shown = text(report)
+    assert "60.00%" in shown and "1 car[s]" in shown and "10x4" in shown and "16.7%" in shown
+    assert "1 warnings" in shown and "problems" not in shown
+
+
+def test_everything_wrong_at_once(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    write(tmp_path, "train", "good", halves(0, 1))
+    write(tmp_path, "train", "values", halves(0, 7))
+    write(tmp_path, "train", "size", halves(0, 1), np.zeros((9, 9, 3), dtype=np.uint8))
+    write(tmp_path, "train", "void", halves(255, 255))
+    write(tmp_path, "train", "text", halves(0, 1))
+    (tmp_path / "train/images/text.png").write_text("this is text")
+    write(tmp_path, "train", "cut", halves(0, 1, (40, 40)))
+    cut = tmp_path / "train/masks/cut.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    write(tmp_path, "train", "twin", halves(0, 1), np.full((8, 10, 3), 50, dtype=np.uint8))
+    write(tmp_path, "train", "twin2", halves(0, 1), np.full((8, 10, 3), 50, dtype=np.uint8))
+    write(tmp_path, "val", "leak", halves(0, 1), np.full((8, 10, 3), 50, dtype=np.uint8))
+    write(tmp_path, "val", "lone", halves(0, 1))
+    (tmp_path / "val/masks/lone.png").unlink()
+
+    report = check_dataset(tmp_path)
+    train = tmp_path / "train"
+    for problem in (
+        f"picture {tmp_path / 'val/images/lone.png'} has no mask",
+        f"{train / 'masks/values.png'}: mask value 7 (40 pixels) outside the 2 classes 0..1 and not 255 (void)",
+        f"{train / 'masks/size.png'}: the mask is 10x8 but the picture {train / 'images/size.png'} is 9x9",
+        f"{train / 'images/text.png'}: not a picture (it begins with b'this is text')",
+        "the same picture is in two splits: train/twin, val/leak",
+    ):
+        assert problem in report.problems
+    assert any(str(cut) in line and "damaged or cut off" in line for line in report.problems)
+    assert len(report.problems) == 6 and not report.ok
+    assert "void: the mask is void throughout" in report.warnings
+    assert "train: twin and twin2 are the same picture" in report.warnings
+    assert report.splits["train"].pictures == 4 and report.splits["val"].pictures == 1
+    assert "6 problems" in text(report) and "2 warnings" in text(report)
+
+
+def test_what_cannot_be_opened_is_a_problem(tmp_path: Path) -> None:
+    report = check_dataset(tmp_path / "none")
+    assert len(report.problems) == 1 and "no such folder" in report.problems[0]
+    assert "1 problems" in text(report)
+    write(tmp_path, "images", "x", halves(0, 1))  # not a layout that is understood
+    report = check_dataset(tmp_path)
+    assert len(report.problems) == 1 and "no pictures with masks found" in report.problems[0]
+
+
+def test_masks_in_colours_without_a_map(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path, split, "a", np.zeros((4, 4), dtype=np.uint8))
+        colours = np.zeros((4, 4, 3), dtype=np.uint8)
+        colours[0] = (255, 0, 0)
+        Image.fromarray(colours).save(tmp_path / split / "masks" / "a.png")
+    report = check_dataset(tmp_path)
+    assert len(report.problems) == 1 and "no colour map" in report.problems[0]
+
+
+def test_long_lists_are_cut(tmp_path: Path) -> None:
+    report = CheckReport("x", problems=[f"problem {number}" for number in range(30)])
+    shown = text(report)
+    assert "problem 19" in shown and "problem 20" not in shown and "... and 10 more" in shown
+
+
+def test_the_drawn_scenes_are_sound() -> None:
+    report = check_dataset("scenes", length=20)
+    assert report.ok and report.splits["train"].pictures == 20 and report.warnings == []
+
+
+@pytest.mark.skipif(not (SHARED / "camvid").is_dir(), reason="the CamVid data set is not here")
+def test_real_camvid() -> None:
+    report = check_dataset(SHARED / "camvid", splits=("val",))
+    assert report.ok and report.splits["val"].pictures == 101
+    shares = dict(zip(report.labels.names, report.splits["val"].shares, strict=True)) if report.labels else {}
+    assert shares["road"] > 0.25 and shares["pedestrian"] < 0.01
