@@ -47,7 +47,9 @@ def main(folder: Path) -> None:
     for index in SHOWN:
         image, truth = test.arrays(index)
         labels = np.asarray(Image.open(folder / "predictions" / f"{index:03d}.png"))
-        rows.append([image, colourize(truth, SCENES), colourize(labels, SCENES), overlay(image, labels, SCENES)])
+        rows.append(
+            [image, colourize(truth, SCENES), colourize(labels, SCENES), overlay(image, labels, SCENES)]
+        )
     sheet = panel(rows, ("unseen scene", "truth", "prediction", "over the scene"), SCENES)
     Image.fromarray(sheet).save(folder / "panel.png")
 

@@ -130,3 +130,12 @@ def test_no_pictures(tmp_path: Path) -> None:
         find_pictures([tmp_path])
     with pytest.raises(InputError, match="no such picture"):
         find_pictures([tmp_path / "gone.jpg"])
+
+
+def test_longer_side_shrinks_first_and_answers_at_full_size(model: torch.nn.Module) -> None:
+    image = picture(96, 192)
+    result = Predictor(model, longer_side=64).predict(image, probabilities=True)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    small = F.interpolate(x, (32, 64), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    expected = F.interpolate(by_hand(model, small), (96, 192), mode="bilinear")[0].numpy()
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-4)

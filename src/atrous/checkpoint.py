@@ -19,7 +19,7 @@ from torch import nn
 from atrous.config import ModelConfig, Normalization, Protocol, from_dict, to_dict
 from atrous.data.labels import Labels
 from atrous.errors import InputError
-from atrous.models import create_model
+from atrous.models import Model, create_model
 
 FORMAT = "1"
 
@@ -68,7 +68,7 @@ def save(model: nn.Module, path: str | Path, metadata: Metadata | None = None) -
         beside.unlink(missing_ok=True)
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path) -> Model:
     """Rebuild the model of a checkpoint, in eval mode on the CPU, with its `metadata`.
 
     InputError where the file is missing, truncated, or no checkpoint of this package.

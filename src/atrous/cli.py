@@ -183,6 +183,7 @@ def add_protocol_arguments(parser: Parser) -> None:
     group = parser.add_argument_group("protocol (default: what the checkpoint says)")
     group.add_argument("--mode", choices=("direct", "resize", "slide"), help="own size, squashed, or windows")
     group.add_argument("--size", type=int, nargs="+", help="side, or height and width, of resize and slide")
+    group.add_argument("--longer_side", type=int, help="bring the longer side to this many pixels first")
     group.add_argument("--scales", type=float, nargs="+", help="average over these scales of the picture")
     group.add_argument("--flip", action="store_true", default=None, help="average with the mirrored picture")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
@@ -194,7 +195,9 @@ def make_predictor(given: Namespace) -> Any:
     size = given.size and (given.size[0], given.size[-1])
     if given.size and len(given.size) > 2:
         raise InputError("--size takes one side, or height and width")
-    return Predictor(given.checkpoint, given.mode, size, given.scales, given.flip, given.device)
+    return Predictor(
+        given.checkpoint, given.mode, size, given.longer_side, given.scales, given.flip, device=given.device
+    )
 
 
 # info and data ----------------------------------------------------------------------------------------------

@@ -44,12 +44,14 @@ class Protocol:
     """How pictures are predicted, and so what a score means.
 
     mode: "direct" takes a picture at its own size, "resize" squashes it to `size`, "slide" moves windows
-    of `size` over it. `size` is (height, width). `scales` and `flip`: class probabilities are averaged
-    over all of them (DeepLab v3 sec. 4.1).
+    of `size` over it. `size` is (height, width). longer_side: first bring the longer side to this many pixels
+    (what the model was trained on, for photos much larger than that); scores are brought back to the
+    picture's size. `scales` and `flip`: class probabilities are averaged over all of them (DeepLab v3 sec. 4.1).
     """
 
     mode: Mode = "direct"
     size: tuple[int, int] | None = None
+    longer_side: int | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
 
@@ -59,13 +61,16 @@ class Protocol:
             raise InputError(f"mode {self.mode!r} needs a size (height, width)")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise InputError(f"size {self.size} is not (height, width) in pixels")
+        if self.longer_side is not None and self.longer_side < 1:
+            raise InputError(f"longer_side {self.longer_side} must be at least 1 pixel")
         if not self.scales or min(self.scales) <= 0:
             raise InputError(f"scales {self.scales} must be positive numbers")
 
     def __str__(self) -> str:
         size = f" {self.size[0]}x{self.size[1]}" if self.size and self.mode != "direct" else ""
         scales = " ".join(f"{s:g}" for s in self.scales)
-        return f"{self.mode}{size}, scales {scales}, {'with' if self.flip else 'no'} flip"
+        side = f", longer side {self.longer_side}" if self.longer_side else ""
+        return f"{self.mode}{size}{side}, scales {scales}, {'with' if self.flip else 'no'} flip"
 
 
 @dataclass
@@ -84,6 +89,8 @@ class Recipe:
         pretrained: "imagenet", or a file of backbone weights.
         model_options: the paper's own options, such as atrous_rates or separable.
         crop_size: training crop in pixels, a side or (height, width).
+        longer_side: first bring the longer side of every picture to this many pixels, in training and after;
+            None takes pictures as they are.
         scale: range of the random scale.
         flip: mirror left-right at random.
         jitter: strength of the colour jitter, 0 to 1.
@@ -129,6 +136,7 @@ class Recipe:
     model_options: dict[str, Any] = field(default_factory=dict)
 
     crop_size: int | tuple[int, int] | None = None
+    longer_side: int | None = None
     scale: tuple[float, float] | None = None
     flip: bool = True
     jitter: float = 0.0

@@ -39,7 +39,8 @@ class Segmentation:
 class Predictor:
     """Segments pictures with a model or checkpoint file. What is not given is taken from the checkpoint.
 
-    mode, size, scales, flip: see `atrous.config.Protocol`. device: "auto" takes CUDA or MPS where there is one.
+    mode, size, longer_side, scales, flip: see `atrous.config.Protocol`. device: "auto" takes CUDA or MPS where
+    there is one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Predictor:
         model: nn.Module | str | Path,
         mode: Mode | None = None,
         size: tuple[int, int] | None = None,
+        longer_side: int | None = None,
         scales: Sequence[float] | None = None,
         flip: bool | None = None,
         device: str = "auto",
@@ -57,6 +59,7 @@ class Predictor:
         given: dict[str, Any] = {
             "mode": mode,
             "size": size,
+            "longer_side": longer_side,
             "scales": None if scales is None else tuple(scales),
             "flip": flip,
         }
@@ -93,7 +96,8 @@ class Predictor:
         height, width = image.shape[-2:]
         x = (image.to(self.device).float() / 255 - self.mean) / self.std
         total, views = None, 0
-        for scale in self.protocol.scales:
+        whole = (self.protocol.longer_side or max(height, width)) / max(height, width)
+        for scale in (whole * scale for scale in self.protocol.scales):
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
             scaled = _shrink_or_grow(x[None], size)
             for flipped in (False, True) if self.protocol.flip else (False,):

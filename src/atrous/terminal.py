@@ -24,6 +24,7 @@ from atrous.errors import InputError
 from atrous.metrics import Metrics
 from atrous.train import Run
 
+LARGE_PHOTO = 2500  # pixels; Cityscapes' 2048 are trained on as they are
 SECONDS_BETWEEN_LINES = 15  # where the output is no terminal and no bar can move
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -107,6 +108,11 @@ class TrainingDisplay(Bar):
             f"{recipe.precision}"
         )
         say(f"run folder {run.folder}")
+        longest = max(run.val_data[0].image.shape[-2:])
+        if recipe.longer_side is None and longest > LARGE_PHOTO:
+            say(
+                f"pictures are up to {longest} px: --longer_side 1024 would be faster, and crops would show more"
+            )
 
     def stepped(self, run: Run) -> None:
         best = f"   best mIoU {run.best_miou:.4f}" if run.best_miou >= 0 else ""

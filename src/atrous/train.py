@@ -11,9 +11,10 @@ import importlib.util
 import math
 import os
 import time
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from atrous import checkpoint, losses, schedule
 from atrous.checkpoint import Metadata
-from atrous.config import Normalization, Recipe, to_dict, write_recipe
+from atrous.config import Normalization, Protocol, Recipe, to_dict, write_recipe
 from atrous.data import open_dataset
 from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.transforms import train_transform
@@ -51,7 +52,6 @@ class Run:
     loader: Any
     train_data: SegmentationDataset
     val_data: SegmentationDataset
-    metadata: Metadata
     class_weights: Tensor | None
     folder: Path
     iterations: int  # in all
@@ -67,8 +67,13 @@ class Run:
         """The model itself, as `create_model` built it."""
         return self.model.module
 
+    @property
+    def metadata(self) -> Metadata:
+        """What the checkpoints of this run say besides their weights."""
+        return checkpoint.metadata_of(self.network)
 
-class Watcher(Protocol):
+
+class Watcher(typing.Protocol):
     """Who wants to see a run go by; the command line draws it."""
 
     def started(self, run: Run) -> None: ...
@@ -115,7 +120,7 @@ def set_up(recipe: Recipe) -> Run:
     val_data = open_dataset(recipe.data, recipe.val_split, recipe.format, **recipe.data_options)
     train_data.transform = augmentation(recipe)
     labels = train_data.labels
-    network = create_model(
+    network: Any = create_model(
         recipe.model,
         backbone=recipe.backbone,
         num_classes=len(labels),
@@ -139,6 +144,12 @@ def set_up(recipe: Recipe) -> Run:
         pin_memory=fabric.device.type == "cuda",
         collate_fn=collate,
     )
+    network.metadata = Metadata(
+        labels,
+        normalization=Normalization(),
+        protocol=Protocol(longer_side=recipe.longer_side),
+        recipe=to_dict(recipe),
+    )
     model, optimizer = fabric.setup(network, sgd(network, recipe))
     model.mark_forward_method("scores")
     weights = class_weights(train_data, recipe.class_weights)
@@ -150,7 +161,6 @@ def set_up(recipe: Recipe) -> Run:
         loader=fabric.setup_dataloaders(loader),
         train_data=train_data,
         val_data=val_data,
-        metadata=Metadata(labels, normalization=Normalization(), recipe=to_dict(recipe)),
         class_weights=None if weights is None else weights.to(fabric.device),
         folder=folder,
         iterations=recipe.iterations or max(1, math.ceil(recipe.epochs * len(loader))),
@@ -219,7 +229,6 @@ def train_epoch(run: Run, watcher: Watcher | None = None) -> None:
 def evaluate_run(run: Run) -> Metrics:
     """Measure on the validation set; log, draw the samples, keep `last` and, where it is better, `best`."""
     predictor = Predictor(run.network, device=str(run.fabric.device))
-    predictor.labels = run.metadata.labels
     metrics = evaluate(predictor, run.val_data, limit=run.recipe.max_val)
     log(run, miou=metrics.miou, pixel_accuracy=metrics.pixel_accuracy)
     draw_samples(run, predictor)
@@ -242,6 +251,7 @@ def augmentation(recipe: Any) -> Transform:
         jitter=recipe.jitter,
         rotation=recipe.rotation,
         blur=recipe.blur,
+        base_size=recipe.longer_side,
     )
 
 
@@ -303,7 +313,7 @@ def collate(samples: list[Any]) -> tuple[Tensor, Tensor]:
 
 def save(run: Run, name: str) -> None:
     if run.fabric.is_global_zero:
-        checkpoint.save(run.network, run.folder / f"{name}.safetensors", run.metadata)
+        checkpoint.save(run.network, run.folder / f"{name}.safetensors")
 
 
 def draw_samples(run: Run, predictor: Predictor) -> None:

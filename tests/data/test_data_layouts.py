@@ -143,6 +143,15 @@ def test_pairs_keep_folders_and_know_suffixes(tmp_path: Path) -> None:
     }
 
 
+def test_a_name_of_its_own_comes_before_a_suffix(tmp_path: Path) -> None:
+    for name in ("a", "a_gt"):
+        picture(tmp_path / "i" / f"{name}.jpg")
+    mask(tmp_path / "m" / "a_gt.png")
+    pairs, lone = pair_files(tmp_path / "i", tmp_path / "m")
+    assert [pair.name for pair in pairs] == ["a_gt"]
+    assert lone == [f"picture {tmp_path / 'i' / 'a.jpg'} has no mask"]
+
+
 def test_unpaired_files(tmp_path: Path) -> None:
     make_folder(tmp_path, ["a", "b"])
     lone_picture, lone_mask = picture(tmp_path / "images/x.png"), mask(tmp_path / "masks/y.png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,25 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, suffix: str) -> Non
     assert (read[..., 0] == read[..., 2]).all()
 
 
+def test_sixteen_bits_in_three_channels(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    values = np.array([[[0, 256, 65535], [1000, 32768, 511]]], dtype=">u2")
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)  # width, height, bits, RGB
+    rows = b"\0" + values.tobytes()
+    path = tmp_path / "deep.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    assert read_image(path).tolist() == [[[0, 1, 255], [3, 128, 1]]]
+
+
 def test_cmyk(tmp_path: Path) -> None:
     cmyk = np.zeros((4, 4, 4), dtype=np.uint8)
     cmyk[:2, :, 1] = cmyk[:2, :, 2] = 255  # magenta and yellow: red
@@ -66,6 +87,10 @@ def test_transparency_is_composited_over_white(tmp_path: Path) -> None:
     assert read_image(save(rgba, tmp_path / "a.png")).tolist() == [
         [[200, 100, 0], [255, 255, 255], [204, 204, 204]]
     ]
+    palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    save(palette, tmp_path / "p.png", transparency=bytes([255, 0]))
+    assert read_image(tmp_path / "p.png").tolist() == [[[10, 20, 30], [255, 255, 255]]]
     grey = Image.fromarray(np.array([[[9, 255], [9, 0]]], dtype=np.uint8), "LA")
     assert read_image(save(grey, tmp_path / "b.png"))[..., 0].tolist() == [[9, 255]]
 

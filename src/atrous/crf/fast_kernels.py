@@ -143,27 +143,32 @@ def update(lo, hi, lanes, blocks, logits, rest, index, weight, table, q, alive, 
 @compiled
 def survey(lo, hi, unary, low, largest):  # type: ignore[no-untyped-def]
     """Fill low (N,), the smallest energy of each point, and largest (blocks, C), the largest softmax(-unary) of each
-    class in each block of BLOCK points; unary (C, N). `lo` to `hi` counts blocks, as in the next two."""
+    class in each block of BLOCK points; unary (C, N). `lo` to `hi` counts blocks, as in the next two.
+
+    Slices, whose index starts at 0, let the compiler make vector code of these loops.
+    """
     classes, n = unary.shape
-    shift = np.empty(BLOCK, np.float32)
     for t in range(lo, hi):
-        first = t * BLOCK
-        count = min(BLOCK, n - first)
-        for i in range(count):
-            low[first + i] = unary[0, first + i]
+        first, last = t * BLOCK, min((t + 1) * BLOCK, n)
+        lowest = low[first:last]
+        count = len(lowest)
+        lowest[:] = unary[0, first:last]
         for c in range(1, classes):
+            energy = unary[c, first:last]
             for i in range(count):
-                low[first + i] = min(low[first + i], unary[c, first + i])
-        shift[:] = 0
+                lowest[i] = min(lowest[i], energy[i])
+        shift = np.zeros(count, np.float32)
         for c in range(classes):
+            energy = unary[c, first:last]
             for i in range(count):
-                shift[i] += _exp(low[first + i] - unary[c, first + i])
+                shift[i] += _exp(lowest[i] - energy[i])
         for i in range(count):
-            shift[i] = low[first + i] - np.log(shift[i])
+            shift[i] = lowest[i] - np.log(shift[i])
         for c in range(classes):
+            energy = unary[c, first:last]
             best = np.float32(-1e30)
             for i in range(count):
-                best = max(best, shift[i] - unary[c, first + i])
+                best = max(best, shift[i] - energy[i])
             largest[t, c] = _exp(best)
 
 
@@ -173,11 +178,12 @@ def add_rest(lo, hi, unary, dead, low, rest):  # type: ignore[no-untyped-def]
     n = len(low)
     for t in range(lo, hi):
         first, last = t * BLOCK, min((t + 1) * BLOCK, n)
-        for i in range(first, last):
-            rest[i] = 0
+        lowest, mass = low[first:last], rest[first:last]
+        mass[:] = 0
         for c in dead:
-            for i in range(first, last):
-                rest[i] += _exp(low[i] - unary[c, i])
+            energy = unary[c, first:last]
+            for i in range(len(mass)):
+                mass[i] += _exp(lowest[i] - energy[i])
 
 
 @compiled
@@ -186,9 +192,11 @@ def fill_rest(lo, hi, unary, dead, low, norm, result):  # type: ignore[no-untype
     n = len(low)
     for t in range(lo, hi):
         first, last = t * BLOCK, min((t + 1) * BLOCK, n)
+        lowest, factor = low[first:last], norm[first:last]
         for c in dead:
-            for i in range(first, last):
-                result[c, i] = _exp(low[i] - unary[c, i]) * norm[i]
+            energy, row = unary[c, first:last], result[c, first:last]
+            for i in range(len(row)):
+                row[i] = _exp(lowest[i] - energy[i]) * factor[i]
 
 
 @compiled

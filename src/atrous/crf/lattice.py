@@ -82,10 +82,15 @@ def check_features(features: Tensor) -> None:
     if features.ndim != 2 or 0 in features.shape or not features.is_floating_point():
         got = f"{tuple(features.shape)} {features.dtype}"
         raise InputError(f"features: wanted a floating (d, N) array with d, N >= 1, got {got}")
-    if not bool(torch.isfinite(features).all()):
+    if not all_finite(features):
         raise InputError("features: has NaN or infinite values; wanted finite (d, N)")
     if float(features.abs().max()) * embedding_scale(1)[0] * (len(features) + 1) ** 2 > _COORDINATE_LIMIT:
         raise InputError("features: values too large for the lattice; is a standard deviation too small?")
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no value is NaN or infinite; one pass, without a mask as large as `x`."""
+    return all(math.isfinite(float(extreme)) for extreme in torch.aminmax(x.detach()))
 
 
 def embedding_scale(d: int) -> list[float]:

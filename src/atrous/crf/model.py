@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from atrous.crf import fast
-from atrous.crf.lattice import Lattice, build_lattice, check_features
+from atrous.crf.lattice import Lattice, all_finite, build_lattice, check_features
 from atrous.errors import InputError, choose
 
 NORMALIZATIONS = ("none", "before", "after", "symmetric")
@@ -56,7 +56,7 @@ class Pairwise:
         if self.compatibility.ndim > 2 or len(set(self.compatibility.shape)) > 1:
             got = tuple(self.compatibility.shape)
             raise InputError(f"compatibility: wanted a number, (C,) or (C, C), got {got}")
-        if not bool(torch.isfinite(self.compatibility).all()):
+        if not all_finite(self.compatibility):
             raise InputError("compatibility: has NaN or infinite values")
 
     @cached_property
@@ -105,7 +105,7 @@ class MeanField:
     def __init__(self, unary: Tensor, pairwise: list[Pairwise], order: Tensor | None = None) -> None:
         if unary.ndim != 2 or 0 in unary.shape or not unary.is_floating_point():
             raise InputError(f"unary: wanted a floating (C, N) array, got {tuple(unary.shape)} {unary.dtype}")
-        if not bool(torch.isfinite(unary).all()):
+        if not all_finite(unary):
             raise InputError("unary: has NaN or infinite values; wanted finite (C, N)")
         for term in pairwise:
             if term.features.shape[1] != unary.shape[1]:
@@ -170,7 +170,7 @@ class MeanField:
         if not (self.pairwise and potts and plain and fast.available()):
             return None
         terms = [
-            fast.Term(term.features.numpy(), float(term.compatibility), term.normalization)
+            fast.Term(term.features.numpy(), float(term.compatibility), term.normalization, term.name)
             for term in self.pairwise
         ]
         try:

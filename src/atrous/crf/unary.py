@@ -14,7 +14,10 @@ PROBABILITY_FLOOR = 1e-5  # the papers' released code clips probabilities here b
 
 def unary_from_probabilities(probabilities: Tensor, clip: float = PROBABILITY_FLOOR) -> Tensor:
     """Return -log(clip(P, `clip`, 1)); shape and dtype stay. Differentiable."""
-    return -torch.log(probabilities.clamp(min=clip, max=1.0))
+    clipped = probabilities.clamp(min=clip, max=1.0)
+    return (
+        -clipped.log() if clipped.requires_grad else clipped.log_().neg_()
+    )  # in place: these arrays are large
 
 
 def unary_from_logits(logits: Tensor, dim: int = 0) -> Tensor:

@@ -84,9 +84,7 @@ class SegmentationDataset(Dataset[Sample]):
         return replace_values(mask, self.values) if self.values else mask
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Picture (H, W, 3) uint8 RGB and mask (H, W), checked: InputError for another size or unknown
-        values.
-        """
+        """Picture (H, W, 3) uint8 RGB and mask (H, W); InputError for another size or unknown values."""
         _, image_path, mask_path = self.pairs[index]
         image, mask = self.image(index), self.mask(index)
         if (message := size_mismatch(image, mask, image_path, mask_path)) is not None:

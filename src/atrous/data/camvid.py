@@ -23,9 +23,7 @@ SPLITS = ("train", "val", "test")
 
 
 def find_camvid(path: str | Path) -> str | None:
-    """ "annot" or "_labels", what follows the split in the mask folders' names; None where it is another
-    layout.
-    """
+    """What follows the split in the mask folders' names, "annot" or "_labels"; None for another layout."""
     root = Path(path)
     for ending in ("annot", "_labels"):
         if (root / "train").is_dir() and (root / f"train{ending}").is_dir():

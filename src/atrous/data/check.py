@@ -1,6 +1,4 @@
-"""Look at every file of a data set before training: what would break, what is doubtful, how the classes
-share.
-"""
+"""Look at every file of a data set before training: what would break, and how the classes share."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class SplitReport:
-    """What one split holds; the arrays have one entry a class. Unreadable and mismatched pairs are not
-    counted.
-    """
+    """What one split holds, faulty pairs not counted; the arrays have one entry a class."""
 
     pictures: int
     pixels: np.ndarray  # (C,) pixels of the class

@@ -118,18 +118,18 @@ def _whole_numbers(values: Mapping[Any, Any]) -> dict[int, int]:
 
 
 def pair_files(images: Path, masks: Path) -> tuple[list[Pair], list[str]]:
-    """Pair the files of two folders by name, sub-folders included: the pairs by name, and a line per lone
-    file.
+    """Pair the files of two folders by name, sub-folders included.
+
+    Returns the pairs, by name, and one line for each file without partner.
     """
     image_files, mask_files = _by_name(images), _by_name(masks)
-    pairs: list[Pair] = []
-    for name, image in image_files.items():
-        candidates = [name, *[name + suffix for suffix in MASK_SUFFIXES]]
-        mask = next((mask_files.pop(key) for key in candidates if key in mask_files), None)
-        if mask is not None:
-            pairs.append(Pair(name, image, mask))
-    paired = {pair.name for pair in pairs}
-    lone = [f"picture {path} has no mask" for name, path in image_files.items() if name not in paired]
+    found = {name: mask_files.pop(name) for name in image_files if name in mask_files}
+    for name in image_files.keys() - found.keys():
+        own = next((name + suffix for suffix in MASK_SUFFIXES if name + suffix in mask_files), None)
+        if own is not None:
+            found[name] = mask_files.pop(own)
+    pairs = [Pair(name, image, found[name]) for name, image in image_files.items() if name in found]
+    lone = [f"picture {path} has no mask" for name, path in image_files.items() if name not in found]
     lone += [f"mask {path} has no picture" for path in mask_files.values()]
     return pairs, lone
 
@@ -205,9 +205,7 @@ def _without_suffix(name: str) -> str:
 
 
 def seeded_names(names: Sequence[str], fraction: float, seed: int) -> set[str]:
-    """A share of the names, at least one and never all, decided by each name's hash: few change when files
-    come.
-    """
+    """A share of the names, at least one and never all, by each name's hash: few change when files come."""
     if not 0 < fraction < 1:
         raise InputError(f"val_fraction {fraction} must be between 0 and 1")
     count = min(max(1, round(len(names) * fraction)), len(names) - 1)

@@ -115,9 +115,9 @@ def paint_fence(canvas: Canvas, x0: float, x1: float, base: float, tall: float) 
     step = rng.uniform(4, 6) * unit
     pointed = rng.random() < 0.5
     for x in np.arange(x0, x1 - 0.4 * step, step).tolist():
-        points = [(x, base), (x, base - tall), (x + 0.55 * step, base - tall), (x + 0.55 * step, base)]
+        points = [(x, base), (x, base - tall), (x + 0.74 * step, base - tall), (x + 0.74 * step, base)]
         if pointed:
-            points.insert(2, (x + 0.28 * step, base - tall - 1.5 * unit))
+            points.insert(2, (x + 0.37 * step, base - tall - 1.5 * unit))
         canvas.polygon(points, colour)
 
 
@@ -248,46 +248,57 @@ def paint_person(canvas: Canvas, x: float, base: float, tall: float) -> None:
     canvas.ellipse(x, base - 0.895 * tall, tall * 0.06, tall * 0.066, skin)
 
 
-def paint_things(canvas: Canvas, horizon: float, lane: Lane) -> None:
+# kind: how many at least and at most; how near at least and at most, 0 = the horizon, 1 = the lower edge
+THINGS: dict[str, tuple[int, int, float, float]] = {
+    "fence": (1, 2, 0.12, 0.75),
+    "tree": (0, 2, 0.1, 0.6),
+    "pole": (1, 2, 0.2, 0.9),
+    "car": (1, 3, 0.2, 0.95),
+    "person": (1, 4, 0.25, 1.0),
+}
+
+
+def paint_things(canvas: Canvas, lane: Lane) -> None:
     """Fences, trees, poles, cars and people, the far ones first."""
-    rng, unit, width = canvas.rng, canvas.unit, canvas.width
-    span = canvas.height - horizon
-    things: list[tuple[float, str]] = []
+    rng, unit = canvas.rng, canvas.unit
+    things: list[tuple[float, float, str]] = []
+    for kind, (least, most, near, far) in THINGS.items():
+        for _ in range(int(rng.integers(least, most + 1))):
+            spot = _spot(canvas, lane, kind, near, far)
+            if spot is not None:
+                things.append((spot[1], spot[0], kind))
+    for base, x, kind in sorted(things):
+        scale = unit * (0.62 + 0.6 * lane.depth(base))
+        if kind == "fence":
+            _fence_beside(canvas, lane, base, rng.uniform(17, 23) * scale)
+        elif kind == "tree":
+            paint_tree(canvas, x, base, rng.uniform(42, 62) * scale)
+        elif kind == "pole":
+            paint_pole(canvas, x, base, rng.uniform(56, 84) * scale)
+        elif kind == "car":
+            paint_car(canvas, x, base, rng.uniform(21, 27) * scale, lane.across)
+        else:
+            paint_person(canvas, x, base, rng.uniform(37, 48) * scale)
 
-    def scatter(kind: str, low: int, high: int, near: float, far: float) -> None:
-        things.extend(
-            (horizon + span * rng.uniform(near, far), kind) for _ in range(int(rng.integers(low, high + 1)))
-        )
 
-    scatter("fence", 0, 2, 0.12, 0.75)
-    scatter("tree", 0, 2, 0.1, 0.6)
-    scatter("pole", 1, 3, 0.2, 0.9)
-    scatter("car", 1, 3, 0.2, 0.95)
-    scatter("person", 1, 4, 0.25, 1.0)
-    for base, kind in sorted(things):
-        depth = lane.depth(base)
-        scale = 0.62 + 0.6 * depth
-        left, right = lane.edges(base)
-        if lane.across and kind == "car":
-            base = lane.top + (lane.bottom - lane.top) * rng.uniform(0.15, 0.8)
-            scale = 0.62 + 0.6 * lane.depth(base)
-        x = rng.uniform(0.02, 0.98) * width
+def _spot(canvas: Canvas, lane: Lane, kind: str, near: float, far: float) -> Point | None:
+    """Where a thing touches the ground: cars on the road, people anywhere, the rest beside the road."""
+    rng, margin = canvas.rng, 4 * canvas.unit
+    for _ in range(6):
+        x = rng.uniform(0.03, 0.97) * canvas.width
+        y = lane.horizon + (canvas.height - lane.horizon) * rng.uniform(near, far)
+        left, right = lane.edges(y)
+        if kind == "person":
+            return x, y
         if kind == "car":
-            if not lane.across:
-                x = left + (right - left) * rng.choice([0.27, 0.73])
-            if -10 < x < width + 10:
-                paint_car(canvas, x, base, rng.uniform(21, 27) * unit * scale, lane.across)
-        elif kind == "person":
-            paint_person(canvas, x, base, rng.uniform(37, 48) * unit * scale)
-        elif lane.across and lane.top < base < lane.bottom + 2:
-            continue  # nothing else stands on the road
-        elif kind == "fence":
-            _fence_beside(canvas, lane, base, rng.uniform(17, 23) * unit * scale)
-        elif not left - 3 * unit < x < right + 3 * unit or lane.across:
-            if kind == "pole":
-                paint_pole(canvas, x, base, rng.uniform(56, 84) * unit * scale)
-            else:
-                paint_tree(canvas, x, base, rng.uniform(42, 62) * unit * scale)
+            if lane.across:
+                return x, lane.top + (lane.bottom - lane.top) * rng.uniform(0.15, 0.8)
+            return left + (right - left) * float(rng.choice([0.27, 0.73])), y
+        if kind == "fence" and not lane.across:
+            return x, y
+        if not left - margin < x < right + margin:
+            return x, y
+    return None
 
 
 def _fence_beside(canvas: Canvas, lane: Lane, base: float, tall: float) -> None:

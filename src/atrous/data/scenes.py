@@ -102,7 +102,7 @@ def draw_scene(
     lane = Lane(canvas, horizon)
     paint_skyline(canvas, horizon, weather, lane)
     lane.paint()
-    paint_things(canvas, horizon, lane)
+    paint_things(canvas, lane)
     return _finish(canvas, weather, height, width)
 
 

@@ -125,11 +125,9 @@ def resized_window(
     window: tuple[int, int],
     fill: int | tuple[int, int, int],
 ) -> np.ndarray:
-    """The part at `corner` (top, left) and of size `window` of `array` resized to `scaled`; outside it,
-    `fill`.
+    """The part at `corner` (top, left) and of size `window` of `array` resized to `scaled`; `fill` outside.
 
-    array: (H, W, 3) uint8, resized bilinearly with antialiasing, or (H, W) class numbers, by nearest
-    neighbour.
+    array: (H, W, 3) uint8, resized bilinearly with antialiasing, or (H, W) class numbers, nearest.
     """
     height, width = array.shape[:2]
     top, bottom = max(corner[0], 0), min(corner[0] + window[0], scaled[0])
@@ -199,9 +197,7 @@ def _uniform(low: float, high: float) -> float:
 
 
 def _offset(length: int, crop: int) -> int:
-    """Where a window of `crop` begins on a side of `length`: anywhere that wastes nothing, also when it is
-    longer.
-    """
+    """Where a window of `crop` begins on a side of `length`: anywhere that wastes nothing."""
     low, high = min(0, length - crop), max(0, length - crop)
     return int(torch.randint(low, high + 1, ()))
 
