@@ -44,6 +44,7 @@ def test_error_against_brute_force_is_no_larger_than_pydensecrfs(name: str) -> N
 def test_compiled_equals_torch_for_every_normalization(
     normalization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("numba")
     torch.manual_seed(1)
     unary = torch.rand(9, 400) * 3
     scale = 0.02 if normalization == "none" else 1.0
@@ -56,6 +57,7 @@ def test_compiled_equals_torch_for_every_normalization(
 
 
 def test_energies_too_large_for_two_bytes_are_left_to_torch() -> None:
+    pytest.importorskip("numba")
     features = torch.rand(2, 400) * 3
     assert MeanField(torch.rand(3, 400), [Pairwise(features, 5.0, "none")]).compiled is None
     assert MeanField(torch.rand(3, 400), [Pairwise(features, 5.0)]).compiled is not None
@@ -186,6 +188,15 @@ def test_same_for_any_number_of_threads() -> None:
         torch.set_num_threads(before)
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
+
+
+def test_kept_position_kernel_gives_the_same_answer() -> None:
+    p = probabilities(4, 30, 41)
+    first = DenseCRF()(picture(30, 41), p)
+    DenseCRF(pos_xy_std=2)(picture(41, 30), probabilities(4, 41, 30))
+    DenseCRF(pos_xy_std=2)(picture(30, 41), p)
+    for _ in range(2):
+        assert np.array_equal(DenseCRF()(picture(30, 41), p), first)
 
 
 @pytest.mark.parametrize("classes", [21, 150])

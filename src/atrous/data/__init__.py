@@ -1,7 +1,7 @@
 """Data sets: pictures with masks, read as they are and checked.
 
-`open_dataset` finds out what a folder holds. Every data set delivers `Sample(image, mask, name)` and has
-`labels`.
+`open_dataset` finds out what a folder holds. Each data set has `labels` and delivers
+`Sample(image, mask, name)`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@
     photos/masks/a.png           photos/train/masks/a.png        photos/masks/train/a.png
     [train.txt, val.txt]         photos/val/images/b.jpg ...     photos/images/val/b.jpg ...
 
-Without train/val folders and without lists, a tenth of the pictures becomes val, chosen by file name and
-seed.
+Without train/val folders and without lists, a tenth of the pictures becomes val, by file name and seed.
 """
 
 from __future__ import annotations
@@ -50,13 +49,10 @@ def open_folder(
 
     images, masks: the two folders, where they are not called images/ and masks/; relative to `path`.
     classes: the class names, or a file: one name a line, or a colour map (see `read_colour_map`), which
-        colour masks need. Otherwise classes.txt or labelmap.txt in `path` (or class_dict.csv,
-        labelmap.json, ...);
-        otherwise all masks are read once, and the highest value gives the number of classes: class_0,
-        class_1, ...
+        colour masks need. Otherwise classes.txt, labelmap.txt or another of `COLOUR_MAP_FILES` in `path`;
+        otherwise all masks are read once, and the highest value gives the number of classes: class_0, ...
     values: {value in the files: class}, e.g. {255: 1} for masks drawn in black and white; 255 means void.
-    val_fraction, seed: the share of pictures held out (at least one picture) where the folder itself has no
-    split.
+    val_fraction, seed: the share of pictures held out, at least one, where the folder itself has no split.
     strict: False leaves out pictures without mask and masks without picture (they are listed in `.unpaired`).
 
     A picture and its mask have the same path below their folders, up to the suffix; a mask may append one of

@@ -1,6 +1,4 @@
-"""Reading pictures, masks and colour maps from files. Whatever cannot be used is an InputError naming the
-file.
-"""
+"""Reading pictures, masks and colour maps; what cannot be used is an InputError that names the file."""
 
 from __future__ import annotations
 
@@ -55,8 +53,8 @@ def read_image(path: str | Path) -> np.ndarray:
 def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:
     """Read a mask as (H, W) class numbers: uint8 where all values fit, otherwise int32.
 
-    - Grey files (1, 8 or 16 bits) and palette files give their stored values; a palette's colours are never
-    used.
+    - Grey files (1, 8 or 16 bits) and palette files give their stored values; never a palette's
+      colours.
     - RGB or RGBA files need `colours`: each pixel must have exactly one of `colours.palette` (gives the
       class) or `colours.void_colours` (gives `colours.ignore_index`). Alpha is not looked at.
     - RGB files without `colours` are taken as class numbers if their three channels are equal everywhere,
