@@ -179,6 +179,39 @@ def predict(given: Namespace) -> None:
         raise InputError("\natrous: error: ".join(broken))
 
 
+def crf_arguments(words: Sequence[str]) -> Parser:
+    """refine scores or a label map of any origin with the dense CRF of v1 and v2"""
+    parser = Parser(description=crf_arguments.__doc__)
+    parser.add_argument("picture", help="the picture that was segmented")
+    parser.add_argument("scores", help=".npy of probabilities (C, H, W), or an index PNG of labels")
+    parser.add_argument("--out", default="refined", help="folder for the results")
+    parser.add_argument(
+        "--confidence", type=float, default=0.7, help="how far a label map is believed, 0 to 1"
+    )
+    parser.add_argument(
+        "--crf_options", type=dict[str, float], default={}, help="as bi_w, bi_xy_std, bi_rgb_std"
+    )
+    parser.add_argument("--probabilities", action="store_true", help="write (C, H, W) float32 .npy too")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    return parser
+
+
+def crf(given: Namespace) -> None:
+    from atrous import terminal
+    from atrous.predict import make_crf, refine_file, write_segmentation
+
+    terminal.check_writable(given.out)
+    image, result = refine_file(
+        Path(given.picture),
+        Path(given.scores),
+        make_crf(given.crf_options),
+        given.confidence,
+        given.probabilities,
+    )
+    files = write_segmentation(result, image, Path(given.out), Path(given.picture).stem, given.overwrite)
+    terminal.say("\n".join(map(str, files)))
+
+
 def add_protocol_arguments(parser: Parser) -> None:
     group = parser.add_argument_group("protocol (default: what the checkpoint says)")
     group.add_argument("--mode", choices=("direct", "resize", "slide"), help="own size, squashed, or windows")
@@ -186,6 +219,10 @@ def add_protocol_arguments(parser: Parser) -> None:
     group.add_argument("--longer_side", type=int, help="bring the longer side to this many pixels first")
     group.add_argument("--scales", type=float, nargs="+", help="average over these scales of the picture")
     group.add_argument("--flip", action="store_true", default=None, help="average with the mirrored picture")
+    group.add_argument("--crf", action="store_true", help="refine with the dense CRF of v1 and v2")
+    group.add_argument(
+        "--crf_options", type=dict[str, float], help="its parameters, as bi_w, bi_xy_std, bi_rgb_std"
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
 
 
@@ -195,8 +232,9 @@ def make_predictor(given: Namespace) -> Any:
     size = given.size and (given.size[0], given.size[-1])
     if given.size and len(given.size) > 2:
         raise InputError("--size takes one side, or height and width")
+    crf = given.crf_options or ({} if given.crf else None)
     return Predictor(
-        given.checkpoint, given.mode, size, given.longer_side, given.scales, given.flip, device=given.device
+        given.checkpoint, given.mode, size, given.longer_side, given.scales, given.flip, crf, given.device
     )
 
 
@@ -272,6 +310,7 @@ VERBS: dict[str, tuple[Callable[[Sequence[str]], Parser], Callable[[Namespace], 
     "train": (train_arguments, train),
     "evaluate": (evaluate_arguments, evaluate),
     "predict": (predict_arguments, predict),
+    "crf": (crf_arguments, crf),
     "info": (info_arguments, info),
     "data": (data_arguments, data),
 }

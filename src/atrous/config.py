@@ -47,6 +47,7 @@ class Protocol:
     of `size` over it. `size` is (height, width). longer_side: first bring the longer side to this many pixels
     (what the model was trained on, for photos much larger than that); scores are brought back to the
     picture's size. `scales` and `flip`: class probabilities are averaged over all of them (DeepLab v3 sec. 4.1).
+    crf: arguments of `atrous.DenseCRF`, which then refines the probabilities (v1, v2); {} takes its defaults.
     """
 
     mode: Mode = "direct"
@@ -54,6 +55,7 @@ class Protocol:
     longer_side: int | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    crf: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         choose("mode", self.mode, ("direct", "resize", "slide"))
@@ -68,9 +70,11 @@ class Protocol:
 
     def __str__(self) -> str:
         size = f" {self.size[0]}x{self.size[1]}" if self.size and self.mode != "direct" else ""
+        options = "".join(f" {key}={value:g}" for key, value in (self.crf or {}).items())
+        crf = "" if self.crf is None else f", dense CRF{options}"
         scales = " ".join(f"{s:g}" for s in self.scales)
         side = f", longer side {self.longer_side}" if self.longer_side else ""
-        return f"{self.mode}{size}{side}, scales {scales}, {'with' if self.flip else 'no'} flip"
+        return f"{self.mode}{size}{side}, scales {scales}, {'with' if self.flip else 'no'} flip{crf}"
 
 
 @dataclass
@@ -87,6 +91,7 @@ class Recipe:
         backbone: the network under it.
         output_stride: input size over feature size.
         pretrained: "imagenet", or a file of backbone weights.
+        init: weights to start from instead: a TFLite ImageNet MobileNetV2, for mobilenet_v2; brings its normalisation.
         model_options: the paper's own options, such as atrous_rates or separable.
         crop_size: training crop in pixels, a side or (height, width).
         longer_side: first bring the longer side of every picture to this many pixels, in training and after;
@@ -133,6 +138,7 @@ class Recipe:
     backbone: str | None = None
     output_stride: int | None = None
     pretrained: str | None = None
+    init: str | None = None
     model_options: dict[str, Any] = field(default_factory=dict)
 
     crop_size: int | tuple[int, int] | None = None
@@ -173,7 +179,9 @@ class Recipe:
         """This recipe with every None that the model's paper settles filled in."""
         choose("model", self.model, PAPERS)
         paper = dict(PAPERS[self.model])
-        if self.pretrained is None:
+        if self.pretrained is not None and self.init is not None:
+            raise InputError("pretrained and init are two ways to start: give one")
+        if self.pretrained is None and self.init is None:
             paper["freeze_bn"] = False  # statistics that nobody trained are not worth keeping
         blank = {key: value for key, value in paper.items() if getattr(self, key) is None}
         return dataclasses.replace(self, **blank)

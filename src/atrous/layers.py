@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +75,24 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
+Padding = Literal["symmetric", "same"]
+
+
+class SameConv2d(nn.Conv2d):
+    """TensorFlow's padding "SAME": (N, C, H, W) to ceil(H / stride), an odd zero goes below and to the right.
+
+    It differs from symmetric padding only where a stride meets an even size.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad: list[int] = []
+        for axis in (1, 0):  # F.pad begins with the last
+            stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1)
+            zeros = max(0, reach + 1 - stride + -x.shape[2 + axis] % stride)
+            pad += [zeros // 2, zeros - zeros // 2]
+        return F.conv2d(F.pad(x, pad), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
 def conv_bn_act(
     in_channels: int,
     out_channels: int,
@@ -83,12 +101,17 @@ def conv_bn_act(
     stride: int = 1,
     dilation: int = 1,
     groups: int = 1,
+    padding: Padding = "symmetric",
     act: type[nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:
-    """Convolution without bias, "same" padding for odd kernels, batch norm, activation."""
-    padding = dilation * (kernel_size - 1) // 2
+    """Convolution without bias, padded to ceil(H / stride) for odd kernels, batch norm, activation.
+
+    padding: "symmetric", or TensorFlow's "same" (see `SameConv2d`).
+    """
+    conv = SameConv2d if padding == "same" and stride > 1 else nn.Conv2d
+    zeros = dilation * (kernel_size - 1) // 2
     layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False),
+        conv(in_channels, out_channels, kernel_size, stride, zeros, dilation, groups, bias=False),
         BatchNorm2d(out_channels),
     ]
     if act is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 
 from atrous import checkpoint
 from atrous.config import Mode, Protocol
-from atrous.data.labels import Colour, Labels
-from atrous.data.pictures import read_image
-from atrous.errors import InputError
+from atrous.crf import DenseCRF, unary_from_labels
+from atrous.data.labels import IGNORE_INDEX, Colour, Labels
+from atrous.data.pictures import read_image, read_mask
+from atrous.errors import InputError, choose
 from atrous.layers import resize
 from atrous.tiling import slide
 from atrous.visualize import overlay
@@ -39,7 +41,7 @@ class Segmentation:
 class Predictor:
     """Segments pictures with a model or checkpoint file. What is not given is taken from the checkpoint.
 
-    mode, size, longer_side, scales, flip: see `atrous.config.Protocol`. device: "auto" takes CUDA or MPS where
+    mode, size, longer_side, scales, flip, crf: see `atrous.config.Protocol`. device: "auto" takes CUDA or MPS where
     there is one.
     """
 
@@ -51,6 +53,7 @@ class Predictor:
         longer_side: int | None = None,
         scales: Sequence[float] | None = None,
         flip: bool | None = None,
+        crf: dict[str, float] | None = None,
         device: str = "auto",
     ) -> None:
         if isinstance(model, (str, Path)):
@@ -62,10 +65,12 @@ class Predictor:
             "longer_side": longer_side,
             "scales": None if scales is None else tuple(scales),
             "flip": flip,
+            "crf": crf,
         }
         self.protocol: Protocol = replace(
             metadata.protocol, **{key: value for key, value in given.items() if value is not None}
         )
+        self.crf = None if self.protocol.crf is None else make_crf(self.protocol.crf)
         self.device = pick_device(device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
         self.output_stride = checkpoint.config_of(model).output_stride
@@ -92,7 +97,7 @@ class Predictor:
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
-        """(3, H, W) uint8 -> class probabilities (C, H, W) float32, averaged over scales and flips."""
+        """(3, H, W) uint8 -> class probabilities (C, H, W) float32, averaged over scales and flips, then the CRF."""
         height, width = image.shape[-2:]
         x = (image.to(self.device).float() / 255 - self.mean) / self.std
         total, views = None, 0
@@ -108,7 +113,8 @@ class Predictor:
                 total = scores if total is None else total + scores
                 views += 1
         assert total is not None
-        return (total / views)[0]
+        mean = (total / views)[0]
+        return mean if self.crf is None else self.crf(image.permute(1, 2, 0), mean)
 
     def _run(self, x: Tensor) -> Tensor:
         """Probabilities of one view (1, 3, H, W) on its own grid, by the protocol's mode."""
@@ -131,6 +137,50 @@ def _shrink_or_grow(x: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def make_crf(options: dict[str, float]) -> DenseCRF:
+    """The dense CRF with some of its parameters given; InputError for one that it does not have."""
+    known = list(inspect.signature(DenseCRF).parameters)
+    for option in options:
+        choose("parameter of the CRF", option, known)
+    given: dict[str, Any] = dict(options)
+    if "iter_max" in given:
+        given["iter_max"] = int(given["iter_max"])
+    return DenseCRF(**given)
+
+
+def refine_file(
+    picture: Path, scores: Path, crf: DenseCRF, confidence: float = 0.7, probabilities: bool = False
+) -> tuple[NDArray[np.uint8], Segmentation]:
+    """The dense CRF on a picture and the scores or labels that some network gave it; returns picture and result.
+
+    scores: .npy of probabilities (C, H, W), or an index PNG of labels 0..C-1 with 255 for "unsure", believed with
+    `confidence`. InputError where a file is unreadable or the two do not fit.
+    """
+    image = read_image(picture)
+    if scores.suffix == ".npy":
+        try:
+            given = np.load(scores, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{scores}: not a readable .npy file ({error})") from None
+        if given.ndim != 3 or given.shape[1:] != image.shape[:2]:
+            wanted = f"(C, {image.shape[0]}, {image.shape[1]})"
+            raise InputError(f"{scores}: wanted probabilities {wanted} for {picture}, found {given.shape}")
+        refined = crf(image, given)
+    else:
+        labels = read_mask(scores)
+        if labels.shape != image.shape[:2]:
+            raise InputError(f"{scores}: {labels.shape} pixels, but {picture} has {image.shape[:2]}")
+        known = labels[labels != IGNORE_INDEX]
+        classes = max(2, int(known.max(initial=0)) + 1)
+        unary = unary_from_labels(
+            torch.from_numpy(labels.astype(np.int64)), classes, confidence, IGNORE_INDEX
+        )
+        refined = crf.infer(image, unary).numpy()
+    names = Labels.named([f"class_{i}" for i in range(len(refined))])
+    found = refined.argmax(0).astype(np.uint8 if len(names) <= 256 else np.uint16)
+    return image, Segmentation(found, refined if probabilities else None, names.names, names.palette)
 
 
 def pick_device(name: str) -> torch.device:

@@ -32,12 +32,14 @@ from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.transforms import train_transform
 from atrous.errors import InputError
 from atrous.evaluation import evaluate
+from atrous.importers.start import start_backbone
 from atrous.metrics import Metrics
 from atrous.models import create_model
 from atrous.predict import Predictor, pick_device
 from atrous.visualize import colourize, overlay, panel
 
 LOG_EVERY = 10  # iterations between two rows of the log
+START_PICTURES = 64  # for the batch norms of weights that have them folded in
 SAMPLES = 4  # validation pictures that are drawn at every evaluation
 
 
@@ -131,6 +133,7 @@ def set_up(recipe: Recipe) -> Run:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.bn_momentum
+    normalization = start(network, recipe, train_data)
     network = network.to(memory_format=torch.channels_last)
 
     workers = min(4, os.cpu_count() or 1) if recipe.workers is None else recipe.workers
@@ -146,7 +149,7 @@ def set_up(recipe: Recipe) -> Run:
     )
     network.metadata = Metadata(
         labels,
-        normalization=Normalization(),
+        normalization=normalization,
         protocol=Protocol(longer_side=recipe.longer_side),
         recipe=to_dict(recipe),
     )
@@ -168,6 +171,15 @@ def set_up(recipe: Recipe) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     write_recipe(recipe, folder / "recipe.yaml")
     return run
+
+
+def start(network: nn.Module, recipe: Recipe, data: SegmentationDataset) -> Normalization:
+    """Give the network the weights of `recipe.init`, if any; returned: the normalisation they need."""
+    if recipe.init is None:
+        return Normalization()
+    indices = np.linspace(0, len(data) - 1, min(START_PICTURES, len(data))).astype(int)
+    pictures, _ = collate([data[int(index)] for index in indices])
+    return start_backbone(network, recipe.init, pictures)
 
 
 def pick_precision(recipe: Recipe) -> str:

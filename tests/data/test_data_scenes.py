@@ -14,7 +14,14 @@ from atrous.data.scenes import draw_scene
 from atrous.errors import InputError
 
 # What this Pillow and numpy drew when the scenes were made: shapes are Pillow's, random numbers numpy's PCG64.
-CLASSES_OF_THREE_SCENES = "436bb1bb1d1803785c0e1f1c0a93b0f4df3852ec4b4bdbd9f8ae4100130edc05"
+CLASSES_OF_THREE_SCENES = "9774bb9d6a5a20a6edf4ca3589e0aa50ac0633a64ea702f2ac1db5bde5894ab1"
+
+
+@pytest.fixture(scope="module")
+def scenes() -> tuple[np.ndarray, np.ndarray]:
+    """50 pictures (50, 96, 128, 3) and their masks (50, 96, 128)."""
+    pairs = [draw_scene(index, "val") for index in range(50)]
+    return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
 
 
 def test_the_same_scene_every_time() -> None:
@@ -36,9 +43,9 @@ def test_splits_and_seeds_share_no_scene() -> None:
     seen = set()
     for split in ("train", "val", "test"):
         for seed in (0, 1):
-            for index in range(10):
+            for index in range(4):
                 seen.add(hashlib.sha256(draw_scene(index, split, seed)[0].tobytes()).hexdigest())
-    assert len(seen) == 60
+    assert len(seen) == 24
 
 
 @pytest.mark.parametrize("size", [(96, 128), (33, 71), (240, 200)])
@@ -62,36 +69,31 @@ def test_length_and_end() -> None:
     assert len(open_dataset("scenes", "train")) == 1000 and len(open_dataset("scenes", "val")) == 200
 
 
-def test_every_class_is_there_often_enough() -> None:
-    pixels, pictures = np.zeros(len(SCENES)), np.zeros(len(SCENES))
-    for index in range(60):
-        counts = np.bincount(draw_scene(index)[1].ravel(), minlength=len(SCENES))
-        pixels, pictures = pixels + counts, pictures + (counts > 0)
-    assert (pixels / pixels.sum()).min() > 0.01 and (pictures / 60).min() > 0.4
+def test_every_class_is_there_often_enough(scenes: tuple[np.ndarray, np.ndarray]) -> None:
+    counts = np.stack([np.bincount(mask.ravel(), minlength=len(SCENES)) for mask in scenes[1]])
+    assert (counts.sum(0) / counts.sum()).min() > 0.02
+    assert (counts > 0).mean(0).min() > 0.8
 
 
-def test_thin_things_are_wide_enough() -> None:
-    """Poles, the thinnest, are 3 pixels wide or more where nothing hides them."""
-    widths = []
-    for index in range(40):
-        mask = draw_scene(index)[1] == 6
-        for row in mask[mask.any(1)]:
-            edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
-            widths += (edges[1::2] - edges[::2]).tolist()
-    assert np.median(widths) >= 3
+def test_thin_things_are_wide_enough(scenes: tuple[np.ndarray, np.ndarray]) -> None:
+    """Poles, the thinnest, are mostly 3 pixels wide or more, though things stand before them."""
+    widths: list[int] = []
+    for row in (scenes[1] == SCENES.names.index("pole")).reshape(-1, 128):
+        edges = np.flatnonzero(np.diff(row.astype(np.int8), prepend=0, append=0))
+        widths += (edges[1::2] - edges[::2]).tolist()
+    assert (np.array(widths) >= 3).mean() > 0.85
 
 
-def test_colour_alone_does_not_tell_the_class() -> None:
-    """The best that any classifier could do on colours in 12 steps a channel, told the val answers, stays under 0.5."""
-    dataset = open_dataset("scenes", "val", length=60)
-    samples = [dataset.arrays(index) for index in range(len(dataset))]
-    image, truth = np.stack([image for image, _ in samples]) // 22, np.stack([mask for _, mask in samples])
-    cell = (image.astype(np.int64) @ np.array([144, 12, 1])).ravel()
-    table = np.bincount(cell * 9 + truth.ravel(), minlength=12**3 * 9).reshape(-1, 9)
-    guess = table.argmax(1)[cell]
-    confusion = np.bincount(truth.ravel().astype(np.int64) * 9 + guess, minlength=81).reshape(9, 9)
-    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-    assert (confusion.diagonal() / union).mean() < 0.5
+def test_colour_alone_does_not_tell_the_class(scenes: tuple[np.ndarray, np.ndarray]) -> None:
+    """The best guess for each of 12 x 12 x 12 colours, even knowing the answers, stays under mIoU 0.5."""
+    classes = len(SCENES)
+    colour = ((scenes[0] // 22).astype(np.int64) @ np.array([144, 12, 1])).ravel()
+    truth = scenes[1].ravel().astype(np.int64)
+    votes = np.bincount(colour * classes + truth, minlength=12**3 * classes).reshape(-1, classes)
+    guess = votes.argmax(1)[colour]
+    confusion = np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
+    hits = confusion.diagonal()
+    assert 0.25 < (hits / (confusion.sum(0) + confusion.sum(1) - hits)).mean() < 0.5
 
 
 def test_drawing_is_fast() -> None:

@@ -25,7 +25,8 @@ from atrous.backbones.base import (
     set_batch_norm,
     stage_strides,
 )
-from atrous.layers import BatchNorm2d, conv_bn_act, dilate
+from atrous.errors import InputError, choose
+from atrous.layers import BatchNorm2d, Padding, conv_bn_act, dilate
 
 STEM_CHANNELS = 32
 
@@ -61,12 +62,15 @@ class InvertedResidual(nn.Module):
         rate: int,
         shortcut: bool,
         pad_input: bool = False,
+        padding: Padding = "symmetric",
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion
         self.shortcut = shortcut
         self.padding = rate if pad_input else 0
-        depthwise = conv_bn_act(hidden, hidden, 3, stride=stride, dilation=rate, groups=hidden, act=nn.ReLU6)
+        depthwise = conv_bn_act(
+            hidden, hidden, 3, stride=stride, dilation=rate, groups=hidden, padding=padding, act=nn.ReLU6
+        )
         if pad_input and isinstance(depthwise[0], nn.Conv2d):
             depthwise[0].padding = (0, 0)
         self.conv = nn.Sequential()
@@ -94,6 +98,7 @@ class MobileNetV2(Backbone):
         width: float = 1.0,
         dilate_from: DilateFrom = "second",
         pad_input: bool = False,
+        padding: Padding = "symmetric",
         eps: float = 1e-5,
     ) -> None:
         """
@@ -103,15 +108,18 @@ class MobileNetV2(Backbone):
                        (segmentation_models); "next": the new rate begins with the next row (jfzhang95)
         pad_input      the zeros of the 3x3 are put around the block's input instead, so that the 1x1 before
                        it turns them into its bias (jfzhang95, VainF)
+        padding        "same": TensorFlow's, for weights from there (excludes pad_input)
         eps            of the batch norms: 1e-5 (torchvision, timm), 1e-3 (Google)
 
-        Raises InputError for an output stride the network cannot have.
+        Raises InputError for an output stride the network cannot have, and for both paddings at once.
         """
         super().__init__()
+        if choose("padding", padding, ("symmetric", "same")) == "same" and pad_input:
+            raise InputError('padding="same" and pad_input=True exclude each other')
         plan = dilate((2, *(s for *_, s in blocks)), output_stride)
         channels = make_divisible(STEM_CHANNELS * width)
         self.features = nn.Sequential(
-            conv_bn_act(in_channels, channels, 3, stride=plan[0].stride, act=nn.ReLU6)
+            conv_bn_act(in_channels, channels, 3, stride=plan[0].stride, padding=padding, act=nn.ReLU6)
         )
         ends, row_channels = [], []
         for (t, c, n, s), row in zip(blocks, plan[1:], strict=True):
@@ -119,7 +127,9 @@ class MobileNetV2(Backbone):
             for i, rate in enumerate(block_rates(row, n, dilate_from)):
                 stride = row.stride if i == 0 else 1
                 shortcut = (i > 0 or s == 1) and channels == out  # as in the plain network
-                self.features.append(InvertedResidual(channels, out, t, stride, rate, shortcut, pad_input))
+                self.features.append(
+                    InvertedResidual(channels, out, t, stride, rate, shortcut, pad_input, padding)
+                )
                 channels = out
             ends.append(len(self.features) - 1)
             row_channels.append(out)

@@ -11,6 +11,7 @@ from atrous.data.scene_canvas import (
     GREENS,
     GREYS,
     GROUND,
+    HAYS,
     PALES,
     RGB,
     ROAD,
@@ -71,7 +72,7 @@ def paint_hills(canvas: Canvas, horizon: float, weather: int) -> None:
 def paint_ground(canvas: Canvas, horizon: float) -> None:
     rng = canvas.rng
     kind = rng.random()
-    colours = GREENS if kind < 0.7 else (BROWNS if kind < 0.85 else GREYS if kind < 0.95 else PALES)
+    colours = GREENS if kind < 0.72 else (HAYS if kind < 0.88 else GREYS if kind < 0.96 else PALES)
     colour = canvas.pick(colours)
     canvas.box(0, horizon, canvas.width, canvas.height, colour, GROUND)
     for _ in range(int(rng.integers(3, 8))):  # patches

@@ -123,7 +123,7 @@ def paint_fence(canvas: Canvas, x0: float, x1: float, base: float, tall: float) 
 
 def paint_pole(canvas: Canvas, x: float, base: float, tall: float) -> None:
     rng, unit = canvas.rng, canvas.unit
-    half = max(2.6 * unit, tall * 0.036)
+    half = max(3 * unit, tall * 0.042)
     colour = canvas.pick(POLES)
     canvas.shadow(x + 6 * unit, base, 9 * unit, 1.3 * unit)
     canvas.box(x - half, base - tall, x + half, base, colour, POLE)
@@ -132,10 +132,10 @@ def paint_pole(canvas: Canvas, x: float, base: float, tall: float) -> None:
     top = base - tall
     if kind < 0.4:  # street lamp
         reach = rng.choice([-1.0, 1.0]) * rng.uniform(9, 15) * unit
-        canvas.box(min(x, x + reach), top, max(x, x + reach), top + 4 * unit, colour, POLE)
-        canvas.ellipse(x + reach, top + 2.2 * unit, 5 * unit, 3.2 * unit, (244, 232, 190), POLE)
+        canvas.box(min(x, x + reach), top, max(x, x + reach), top + 4.6 * unit, colour, POLE)
+        canvas.ellipse(x + reach, top + 2.2 * unit, 6 * unit, 4 * unit, (244, 232, 190), POLE)
     elif kind < 0.75:  # sign
-        radius = rng.uniform(7, 9.5) * unit
+        radius = rng.uniform(8, 10.5) * unit
         face, rim = (
             canvas.pick([(232, 232, 228), (44, 78, 148), (206, 164, 52)]),
             canvas.pick([(184, 40, 40), (230, 230, 226)]),
@@ -153,7 +153,7 @@ def paint_pole(canvas: Canvas, x: float, base: float, tall: float) -> None:
                 canvas.polygon(points, paint, POLE)
     else:  # mast with cross-arms; its wires belong to what is behind them
         for drop in (3, 11):
-            canvas.box(x - 8 * unit, top + drop * unit, x + 8 * unit, top + (drop + 4) * unit, colour, POLE)
+            canvas.box(x - 8 * unit, top + drop * unit, x + 8 * unit, top + (drop + 4.6) * unit, colour, POLE)
             for end in (-7, 7):
                 sag = [
                     (x + end * unit + s * canvas.width, top + drop * unit + 10 * unit * (s - s * s))
@@ -254,7 +254,7 @@ THINGS: dict[str, tuple[int, int, float, float]] = {
     "tree": (0, 2, 0.1, 0.6),
     "pole": (1, 2, 0.2, 0.9),
     "car": (1, 3, 0.2, 0.95),
-    "person": (1, 4, 0.25, 1.0),
+    "person": (1, 3, 0.25, 1.0),
 }
 
 
@@ -268,9 +268,9 @@ def paint_things(canvas: Canvas, lane: Lane) -> None:
             if spot is not None:
                 things.append((spot[1], spot[0], kind))
     for base, x, kind in sorted(things):
-        scale = unit * (0.62 + 0.6 * lane.depth(base))
+        scale = unit * (0.7 + 0.55 * lane.depth(base))
         if kind == "fence":
-            _fence_beside(canvas, lane, base, rng.uniform(17, 23) * scale)
+            _fence_beside(canvas, lane, base, rng.uniform(18, 24) * scale)
         elif kind == "tree":
             paint_tree(canvas, x, base, rng.uniform(42, 62) * scale)
         elif kind == "pole":
