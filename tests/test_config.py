@@ -21,7 +21,8 @@ def test_every_model_has_its_papers_settings() -> None:
         values = to_dict(Recipe(model=model).resolved())
         open_questions = {key for key, value in values.items() if value is None}
         assert open_questions <= {
-            "backbone", "output_stride", "pretrained", "init", "longer_side", "out", "iterations", "workers", "evaluate_every", "max_val",
+            "backbone", "output_stride", "pretrained", "init", "longer_side", "out", "iterations", "workers",
+            "evaluate_every", "max_val",
         }  # fmt: skip
 
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from atrous.data import Sample, open_dataset, pad_collate, train_transform, val_transform
+from atrous.data import train_transform
 from atrous.data.transforms import FILL, RandomScaleCrop, resized_window
 
 
@@ -170,31 +169,6 @@ def test_what_cannot_be_done() -> None:
         train_transform(0)
     with pytest.raises(ValueError, match="two positive numbers"):
         train_transform(8, scale=(2.0, 0.5))
-
-
-def test_val_transform() -> None:
-    assert val_transform() is None
-    transform = val_transform(45)
-    assert transform is not None
-    image, mask = transform(*striped(60, 90))
-    assert image.shape == (3, 30, 45) and mask.shape == (30, 45)
-    assert (((image[0].float() - 10) / 50).round() == mask).float().mean() > 0.75
-
-
-def test_batches_of_different_sizes() -> None:
-    first, second = Sample(*striped(20, 31), "first"), Sample(*striped(27, 10), "second")
-    images, masks, names = pad_collate([first, second])
-    assert images.shape == (2, 3, 27, 31) and masks.shape == (2, 27, 31) and names == ["first", "second"]
-    assert torch.equal(images[0, :, :20], first.image) and torch.equal(masks[1, :, :10], second.mask)
-    assert (masks[0, 20:] == 255).all() and (masks[1, :, 10:] == 255).all()
-    assert (images[1, :, :, 10:] == torch.tensor(FILL)[:, None, None]).all()
-
-
-def test_in_a_loader_with_workers() -> None:
-    dataset = open_dataset("scenes", length=8, transform=train_transform(64))
-    loader = DataLoader(dataset, batch_size=4, num_workers=1, collate_fn=pad_collate)
-    images, masks, names = next(iter(loader))
-    assert images.shape == (4, 3, 64, 64) and masks.shape == (4, 64, 64) and len(set(names)) == 4
 
 
 def test_normalisation_is_torchvisions() -> None:

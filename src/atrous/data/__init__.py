@@ -17,7 +17,7 @@ from atrous.data.folder import open_folder
 from atrous.data.labels import CAMVID, IGNORE_INDEX, VOC, Labels, voc_palette
 from atrous.data.pictures import read_colour_map, read_image, read_mask
 from atrous.data.scenes import SCENES, Scenes, open_scenes
-from atrous.data.transforms import pad_collate, train_transform, val_transform
+from atrous.data.transforms import train_transform
 from atrous.data.voc import find_voc, open_voc
 from atrous.errors import InputError, choose
 
@@ -88,11 +88,9 @@ __all__ = [
     "SegmentationDataset",
     "find_format",
     "open_dataset",
-    "pad_collate",
     "read_colour_map",
     "read_image",
     "read_mask",
     "train_transform",
-    "val_transform",
     "voc_palette",
 ]

@@ -1,4 +1,4 @@
-"""Augmentation of a picture together with its mask, and batches of pictures of different size.
+"""Augmentation of a picture together with its mask.
 
 Pictures stay uint8; normalisation happens on the device, in the trainer. Random numbers are torch's, so
 that every worker of a DataLoader draws its own.
@@ -7,7 +7,6 @@ that every worker of a DataLoader draws its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from atrous.data.base import Sample, Transform
+from atrous.data.base import Transform
 from atrous.data.labels import IGNORE_INDEX
 
 # ImageNet's mean (0.485, 0.456, 0.406) in 0..255: what padding becomes zero with, once normalised.
@@ -59,14 +58,6 @@ def train_transform(
     if blur:
         steps.append(v2.RandomApply([v2.GaussianBlur(5, sigma=(1.1, 1.1))], p=0.5))
     return v2.Compose(steps)
-
-
-def val_transform(base_size: int | None = None) -> Transform | None:
-    """What validation does to (image, mask): nothing (None), or the longer side brought to `base_size`.
-
-    A figure measured on resized masks is good for watching a training, not for reporting.
-    """
-    return None if base_size is None else _LongerSide(base_size)
 
 
 class RandomScaleCrop(nn.Module):
@@ -149,42 +140,6 @@ def resized_window(
         part = np.asarray(picture.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box))
     out[top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]] = part
     return out
-
-
-def pad_collate(
-    samples: Sequence[Sample], fill: tuple[int, int, int] = FILL, ignore_index: int = IGNORE_INDEX
-) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """A batch of pictures of different size: images (N, 3, H, W) uint8, masks (N, H, W), names.
-
-    H and W are the largest of the batch; the rest is padded to the right and below with `fill` and
-    `ignore_index`. For `DataLoader(collate_fn=pad_collate)`.
-    """
-    height = max(sample.mask.shape[-2] for sample in samples)
-    width = max(sample.mask.shape[-1] for sample in samples)
-    images = torch.tensor(fill, dtype=torch.uint8)[:, None, None].repeat(len(samples), 1, height, width)
-    masks = torch.full((len(samples), height, width), ignore_index, dtype=samples[0].mask.dtype)
-    for image, mask, sample in zip(images, masks, samples, strict=True):
-        image[:, : sample.image.shape[-2], : sample.image.shape[-1]] = sample.image
-        mask[: sample.mask.shape[-2], : sample.mask.shape[-1]] = sample.mask
-    return images, masks, [sample.name for sample in samples]
-
-
-class _LongerSide(nn.Module):
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(
-        self, image: tv_tensors.Image, mask: tv_tensors.Mask
-    ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-        height, width = mask.shape[-2:]
-        factor = self.size / max(height, width)
-        scaled = (max(1, round(height * factor)), max(1, round(width * factor)))
-        pixels = resized_window(image.permute(1, 2, 0).numpy(), scaled, (0, 0), scaled, 0)
-        classes = resized_window(mask.numpy(), scaled, (0, 0), scaled, 0)
-        return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)), tv_tensors.Mask(
-            torch.from_numpy(classes)
-        )
 
 
 def _nearest(positions: np.ndarray, length: int, scaled: int) -> np.ndarray:
