@@ -22,7 +22,7 @@ def test_all_of_it_comes_back(tmp_path: Path) -> None:
     metadata = Metadata(
         SCENES,
         normalization=Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-        protocol=Protocol("resize", (65, 97), (0.75, 1.0), True),
+        protocol=Protocol("resize", (65, 97), scales=(0.75, 1.0), flip=True, crf={"bi_w": 3.0}),
         scores={"miou": 0.5},
         recipe={"epochs": 3},
     )
