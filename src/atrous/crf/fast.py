@@ -79,7 +79,7 @@ class CompiledMeanField:
             crew.run(kernels.survey, self.blocks, self.unary, self.low, largest)
         self.alive, self.dead = split_classes(largest.max(0), self.stack.reach)
 
-    def run(self, iterations: int, q: Tensor | None = None) -> Tensor:
+    def run(self, iterations: int, q: Tensor | None = None, overwrite_unary: bool = False) -> Tensor:
         """Q after `iterations` from softmax(-unary), or from the given `q`; both (C, N) float32."""
         from atrous.crf import fast_kernels as kernels
         from atrous.crf.jit import Crew
@@ -91,13 +91,10 @@ class CompiledMeanField:
         lanes, blocks = row_shape(len(alive))
         stride = 8 * len(lanes) * blocks
         stack, order = self.stack, self.order
-        logits, rest, norm = (
-            np.empty(n * stride, np.float32),
-            np.empty(n, np.float32),
-            np.empty(n, np.float32),
-        )
+        logits = np.empty(n * stride, np.float32)
+        rest, norm = np.zeros(n, np.float32), np.empty(n, np.float32)
         rows, table = np.zeros(n * stride, np.uint16), np.empty(stack.num_vertices * stride, np.uint16)
-        result = np.empty((classes, n), np.float32)
+        result = self.unary if overwrite_unary else self.unary.copy()
         not_yet = result[:0]
         with Crew() as crew:
             crew.run(kernels.add_rest, self.blocks, self.unary, dead, self.low, rest)
@@ -105,17 +102,17 @@ class CompiledMeanField:
             if q is not None:
                 crew.run(kernels.gather_rows, n, q.detach().contiguous().numpy(), order, stride, rows)
             for iteration in range(0 if q is None else 1, iterations + 1):
-                if iteration:
-                    splat = (stack.start, stack.point, stack.splat_weight, rows, table)
-                    crew.run(kernels.splat, stack.num_vertices, lanes, blocks, *splat)
-                    for offset, axis in stack.axes:
-                        crew.run(kernels.blur, len(axis.order), lanes, blocks, *axis, offset, table)
+                for first, layer in stack.layers if iteration else []:
+                    points = (layer.start, layer.point, layer.weight, rows)
+                    crew.run(kernels.splat, len(layer.total), lanes, blocks, *points, first, table)
+                    for axis in layer.axes:
+                        crew.run(kernels.blur, len(axis.order), lanes, blocks, *axis, first, table)
                 index = stack.index if iteration else stack.index[:, :0]
                 touched = (index, stack.slice_weight, table, rows)
                 out = result if iteration == iterations else not_yet
                 crew.run(kernels.update, n, lanes, blocks, logits, rest, *touched, alive, order, out, norm)
             if len(dead):
-                crew.run(kernels.fill_rest, self.blocks, self.unary, dead, self.low, norm, result)
+                crew.run(kernels.fill_rest, self.blocks, dead, self.low, norm, result)
         return torch.from_numpy(result)
 
 

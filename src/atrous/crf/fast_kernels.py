@@ -33,8 +33,8 @@ _LOG2E = np.float32(1.4426950408889634)
 
 
 @compiled
-def splat(lo, hi, lanes, blocks, start, point, weight, q, table):  # type: ignore[no-untyped-def]
-    """table[v] = sum of weight[e] * q[point[e]] over e in start[v]..start[v+1]: each vertex gathers its points."""
+def splat(lo, hi, lanes, blocks, start, point, weight, q, offset, table):  # type: ignore[no-untyped-def]
+    """table[offset + v] = sum of weight[e] * q[point[e]] over e in start[v]..start[v+1]: a vertex gathers its points."""
     width = 8 * len(lanes)
     stride = width * blocks
     for v in range(lo, hi):
@@ -43,7 +43,7 @@ def splat(lo, hi, lanes, blocks, start, point, weight, q, table):  # type: ignor
             total = row_zero(lanes)
             for e in range(start[v], start[v + 1]):
                 total = row_fma(weight[e], row_load(lanes, q, np.int64(point[e]) * stride + column), total)
-            row_store(table, v * stride + column, total)
+            row_store(table, (offset + v) * stride + column, total)
 
 
 @compiled
@@ -152,11 +152,10 @@ def survey(lo, hi, unary, low, largest):  # type: ignore[no-untyped-def]
         first, last = t * BLOCK, min((t + 1) * BLOCK, n)
         lowest = low[first:last]
         count = len(lowest)
-        lowest[:] = unary[0, first:last]
-        for c in range(1, classes):
+        for c in range(classes):
             energy = unary[c, first:last]
             for i in range(count):
-                lowest[i] = min(lowest[i], energy[i])
+                lowest[i] = min(lowest[i], energy[i]) if c > 0 else energy[i]
         shift = np.zeros(count, np.float32)
         for c in range(classes):
             energy = unary[c, first:last]
@@ -174,12 +173,11 @@ def survey(lo, hi, unary, low, largest):  # type: ignore[no-untyped-def]
 
 @compiled
 def add_rest(lo, hi, unary, dead, low, rest):  # type: ignore[no-untyped-def]
-    """rest (N,): the mass of the classes `dead`, on the scale where the largest class of a point has 1."""
+    """rest (N,) += the mass of the classes `dead`, on the scale where the largest class of a point has 1."""
     n = len(low)
     for t in range(lo, hi):
         first, last = t * BLOCK, min((t + 1) * BLOCK, n)
         lowest, mass = low[first:last], rest[first:last]
-        mass[:] = 0
         for c in dead:
             energy = unary[c, first:last]
             for i in range(len(mass)):
@@ -187,16 +185,16 @@ def add_rest(lo, hi, unary, dead, low, rest):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def fill_rest(lo, hi, unary, dead, low, norm, result):  # type: ignore[no-untyped-def]
-    """Write the classes left out of the iterations: result[c] = exp(-unary[c]) * norm; result (C, N)."""
+def fill_rest(lo, hi, dead, low, norm, result):  # type: ignore[no-untyped-def]
+    """Write the classes left out of the iterations: result[c] <- exp(-result[c]) * norm; result (C, N) holds energies."""
     n = len(low)
     for t in range(lo, hi):
         first, last = t * BLOCK, min((t + 1) * BLOCK, n)
         lowest, factor = low[first:last], norm[first:last]
         for c in dead:
-            energy, row = unary[c, first:last], result[c, first:last]
+            row = result[c, first:last]
             for i in range(len(row)):
-                row[i] = _exp(lowest[i] - energy[i]) * factor[i]
+                row[i] = _exp(lowest[i] - row[i]) * factor[i]
 
 
 @compiled
@@ -219,35 +217,91 @@ def gather_rows(lo, hi, q, order, stride, rows):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def slice_weights(lo, hi, vertices, barycentric, factor, total, offset, first, index, weight):  # type: ignore[no-untyped-def]
+def slice_weights(lo, hi, vertices, barycentric, factor, scale, total, offset, first, index, weight):  # type: ignore[no-untyped-def]
     """Fill columns first.. of index and weight, (N, E): what `update` reads of one lattice."""
     width = vertices.shape[1]
     for i in range(lo, hi):
         for k in range(width):
             v = vertices[i, k]
             index[i, first + k] = offset + v
-            weight[i, first + k] = factor[i] * barycentric[i, k] * total[v]
+            weight[i, first + k] = factor[i] * scale * barycentric[i, k] * total[v]
 
 
 @compiled
-def splat_weights(vertices, barycentric, scale, total, offset, begin, start, point, weight):  # type: ignore[no-untyped-def]
-    """List the points of each vertex for `splat`, from entry `begin` on; their weights sum to 1 per vertex."""
-    n, width = vertices.shape
-    m = len(total)
-    for v in range(m):
-        start[offset + v + 1] = 0
-    for i in range(n):
-        for k in range(width):
-            start[offset + vertices[i, k] + 1] += 1
-    e = begin
-    for v in range(m):
-        count = start[offset + v + 1]
-        start[offset + v + 1] = e  # where the next point of v goes; ends as where v's points end
-        e += count
-    for i in range(n):
-        for k in range(width):
+def count_points(lo, hi, vertices, count):  # type: ignore[no-untyped-def]
+    """count[v] += entries of `vertices` (N, d+1) that are v, for v in lo..hi."""
+    for i in range(vertices.shape[0]):
+        for k in range(vertices.shape[1]):
             v = vertices[i, k]
-            at = start[offset + v + 1]
-            start[offset + v + 1] = at + 1
-            point[at] = i
-            weight[at] = barycentric[i, k] * scale[i] / total[v] if total[v] > 0 else np.float32(0)
+            if lo <= v < hi:
+                count[v] += 1
+
+
+@compiled
+def list_points(lo, hi, vertices, barycentric, start, point, weight):  # type: ignore[no-untyped-def]
+    """List the points of each vertex v in lo..hi, and their barycentric weights, from entry start[v] on."""
+    at = start[lo:hi].copy()
+    for i in range(vertices.shape[0]):
+        for k in range(vertices.shape[1]):
+            v = vertices[i, k]
+            if lo <= v < hi:
+                e = at[v - lo]
+                at[v - lo] = e + 1
+                point[e] = i
+                weight[e] = barycentric[i, k]
+
+
+@compiled
+def splat_weights(lo, hi, start, point, scale, total, weight):  # type: ignore[no-untyped-def]
+    """Multiply weight[e] by the scale of its point, (N,), and divide it by the total of its vertex, (M,)."""
+    for v in range(lo, hi):
+        inverse = np.float32(1) / total[v] if total[v] > 0 else np.float32(0)
+        for e in range(start[v], start[v + 1]):
+            weight[e] *= scale[point[e]] * inverse
+
+
+@compiled
+def splat_numbers(lo, hi, start, point, weight, values, total):  # type: ignore[no-untyped-def]
+    """`splat` of one number per point: total[v] = sum of weight[e] * values[point[e]]."""
+    for v in range(lo, hi):
+        s = np.float32(0)
+        for e in range(start[v], start[v + 1]):
+            s += weight[e] * values[point[e]]
+        total[v] = s
+
+
+@compiled
+def blur_numbers(lo, hi, order, behind, ahead, values):  # type: ignore[no-untyped-def]
+    """Blur one number per vertex, (M,), in place along one axis; record the share of the new value that each
+    neighbour gave, in behind and ahead, (L,): 0 at the ends of a chain, more than 0 elsewhere."""
+    half, least = np.float32(0.5), np.float32(1e-30)
+    length = len(order)
+    while lo < length and behind[lo] != 0:  # as `blur`
+        lo += 1
+    while hi < length and behind[hi] != 0:
+        hi += 1
+    before = np.float32(0)
+    for e in range(lo, hi):
+        v = order[e]
+        own, after = values[v], np.float32(0)
+        first, last = behind[e] == 0, e + 1 == length or behind[e + 1] == 0
+        if first:
+            before = np.float32(0)
+        if not last:
+            after = values[order[e + 1]]
+        new = own + half * (before + after)
+        inverse = half / new if new > 0 else np.float32(0)
+        values[v] = new
+        behind[e] = np.float32(0) if first else max(before * inverse, least)
+        ahead[e] = np.float32(0) if last else max(after * inverse, least)
+        before = own
+
+
+@compiled
+def slice_numbers(lo, hi, vertices, barycentric, values, result):  # type: ignore[no-untyped-def]
+    """Slice one number per vertex: result[i] = sum of barycentric * values[v] over the vertices v of point i."""
+    for i in range(lo, hi):
+        s = np.float32(0)
+        for k in range(vertices.shape[1]):
+            s += barycentric[i, k] * values[vertices[i, k]]
+        result[i] = s

@@ -1,8 +1,10 @@
 """The permutohedral lattice as compiled CPU code: the same lattice as `lattice.build_lattice`, built faster.
 
 What differs is only the order of the vertices: by first touch, so that points that are near in memory touch rows
-that are near in memory. Each axis of the blur is stored as chains of neighbouring vertices: a chain is blurred in
-place, every row read once and written once, and a vertex without neighbours is not touched at all.
+that are near in memory. Each chunk of points numbers its vertices by itself, in a table that stays in a core's cache;
+only the names that are new to a chunk meet in the table of all. Each axis of the blur is stored as chains of
+neighbouring vertices: a chain is blurred in place, every row read once and written once, and a vertex without
+neighbours is not touched at all.
 """
 
 from __future__ import annotations
@@ -17,12 +19,17 @@ from atrous.crf.jit import Crew, compiled
 from atrous.crf.lattice import embedding_scale, mixed_radix
 
 Array = NDArray[Any]
-_HASH = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio (Knuth's multiplicative hashing)
+CHUNK = 4096  # points that number their vertices together: a tile of `mean_field.tile_order`
+_HASH = 0x9E3779B97F4A7C15  # 2^64 / golden ratio (Knuth's multiplicative hashing)
+_DIRECT = 8  # names may be this many times as many as entries, to have a slot each
 
 
 @compiled
-def embed(lo, hi, features, scale, rem0, rank, barycentric):  # type: ignore[no-untyped-def]
-    """`lattice.embed`, point by point: fills rem0, rank and barycentric, each (N, d+1)."""
+def embed(lo, hi, features, order, scale, rem0, rank, barycentric):  # type: ignore[no-untyped-def]
+    """`lattice.embed`, point by point: fills rem0, rank and barycentric, each (N, d+1); row i is point order[i].
+
+    Returns the smallest and the largest rem0 of the points lo..hi, (2, d+1).
+    """
     d = features.shape[0]
     f32 = np.float32
     down, up = f32(1.0 / (d + 1)), f32(d + 1)
@@ -30,11 +37,14 @@ def embed(lo, hi, features, scale, rem0, rank, barycentric):  # type: ignore[no-
     near = np.empty(d + 1, np.float32)
     rest = np.empty(d + 1, np.float32)
     weight = np.empty(d + 2, np.float32)
-    order = np.empty(d + 1, np.int64)
+    place = np.empty(d + 1, np.int64)
+    extremes = np.empty((2, d + 1), np.int64)
+    for j in range(d + 1):
+        extremes[0, j], extremes[1, j] = 2**31, -(2**31)
     for i in range(lo, hi):
         total = f32(0)
         for j in range(d, 0, -1):
-            scaled = features[j - 1, i] * scale[j - 1]
+            scaled = features[j - 1, order[i]] * scale[j - 1]
             elevated[j] = total - scaled * f32(j)
             total = total + scaled
         elevated[0] = total
@@ -43,18 +53,18 @@ def embed(lo, hi, features, scale, rem0, rank, barycentric):  # type: ignore[no-
             rounded = np.rint(elevated[j] * down)
             near[j] = rounded * up
             rest[j] = elevated[j] - near[j]
-            order[j] = 0
+            place[j] = 0
             off += np.int64(rounded)
         for j in range(d):
             for k in range(j + 1, d + 1):
                 if rest[j] < rest[k]:
-                    order[j] += 1
+                    place[j] += 1
                 else:
-                    order[k] += 1
+                    place[k] += 1
         for k in range(d + 2):
             weight[k] = f32(0)
         for j in range(d + 1):
-            r = order[j] + off
+            r = place[j] + off
             if r < 0:
                 r += d + 1
                 near[j] += up
@@ -65,75 +75,84 @@ def embed(lo, hi, features, scale, rem0, rank, barycentric):  # type: ignore[no-
             weight[d - r] += v
             weight[d - r + 1] -= v
             rem0[i, j] = np.int32(near[j])
+            extremes[0, j] = min(extremes[0, j], rem0[i, j])
+            extremes[1, j] = max(extremes[1, j], rem0[i, j])
             rank[i, j] = r
         weight[0] += f32(1) + weight[d + 1]
         for k in range(d + 1):
-            barycentric[i, k] = weight[k]
+            barycentric[i, k] = max(weight[k], f32(0))  # rounding leaves some at -1e-8
+    return extremes
 
 
 @compiled
-def number_vertices(rem0, rank, stride, vertices):  # type: ignore[no-untyped-def]
-    """Number the vertices of all simplices by first touch in `vertices`, (N, d+1); return their packed names, (M,)."""
-    n, width = rank.shape
+def number_chunk(lo, hi, rem0, rank, origin, stride, factor, vertices):  # type: ignore[no-untyped-def]
+    """Number the vertices of the points lo..hi by first touch, in `vertices` (N, d+1); return their packed names."""
+    width = rank.shape[1]
     d = width - 1
-    capacity = 1
-    while capacity < 2 * n + 64:
-        capacity *= 2
-    shift = np.uint64(64)
-    size = capacity
-    while size > 1:
-        size //= 2
+    size, shift = np.int64(1), np.uint64(64)
+    while size < 2 * (hi - lo) * width:
+        size *= 2
         shift -= np.uint64(1)
-    slots = np.full(capacity, -1, np.int32)
-    names = np.empty(capacity // 2 + 8, np.int64)
-    m = 0
+    slots = np.full(size, -1, np.int32)
+    names = np.empty((hi - lo) * width, np.int64)
     all_steps = np.int64(0)
     for j in range(d):
         all_steps += stride[j]
     axis = np.empty(width, np.int64)
-    for i in range(n):
+    m = np.int32(0)
+    for i in range(lo, hi):
         name = np.int64(0)
         for j in range(d):
-            name += rem0[i, j] * stride[j]
+            name += (rem0[i, j] - origin[j]) * stride[j]
         for j in range(width):
             axis[rank[i, j]] = j
         for k in range(width):
             if k > 0:
                 name += all_steps - width * stride[axis[width - k]]
-            if 2 * m >= capacity or m >= len(names) - 1:
-                # twice the room, and every name in again
-                capacity *= 2
-                shift -= np.uint64(1)
-                slots = np.full(capacity, -1, np.int32)
-                more = np.empty(capacity // 2 + 8, np.int64)
-                more[:m] = names[:m]
-                names = more
-                for v in range(m):
-                    slot = np.int64((np.uint64(names[v]) * _HASH) >> shift)
-                    while slots[slot] >= 0:
-                        slot = (slot + 1) & (capacity - 1)
-                    slots[slot] = v
-            slot = np.int64((np.uint64(name) * _HASH) >> shift)
-            while True:
-                v = slots[slot]
-                if v < 0:
-                    slots[slot] = m
-                    names[m] = name
-                    v = np.int32(m)
-                    m += 1
-                    break
-                if names[v] == name:
-                    break
-                slot = (slot + 1) & (capacity - 1)
-            vertices[i, k] = v
+            slot = np.int64((np.uint64(name) * factor) >> shift)
+            while slots[slot] >= 0 and names[slots[slot]] != name:
+                slot = (slot + 1) & (size - 1)
+            if slots[slot] < 0:
+                slots[slot] = m
+                names[m] = name
+                m += np.int32(1)
+            vertices[i, k] = slots[slot]
     return names[:m].copy()
 
 
 @compiled
-def link_chains(lo, hi, names, by_name, stride, order, length):  # type: ignore[no-untyped-def]
+def merge_names(found, slots, factor, shift, names, m):  # type: ignore[no-untyped-def]
+    """Number the names that a chunk `found`: those known keep their numbers, the others get the next, from m on.
+
+    slots: table of numbers, -1 where free, a power of two or as large as the largest name. names: (M,), filled.
+    Returns the chunk's numbers, and the next one.
+    """
+    number = np.empty(len(found), np.int32)
+    for i in range(len(found)):
+        slot = np.int64((np.uint64(found[i]) * factor) >> shift)
+        while slots[slot] >= 0 and names[slots[slot]] != found[i]:
+            slot = (slot + 1) & (len(slots) - 1)
+        if slots[slot] < 0:
+            slots[slot] = m
+            names[m] = found[i]
+            m += 1
+        number[i] = slots[slot]
+    return number, m
+
+
+@compiled
+def renumber(number, vertices):  # type: ignore[no-untyped-def]
+    """vertices <- number[vertices]."""
+    for i in range(vertices.shape[0]):
+        for k in range(vertices.shape[1]):
+            vertices[i, k] = number[vertices[i, k]]
+
+
+@compiled
+def link_chains(lo, hi, names, slots, factor, shift, stride, order, behind, length):  # type: ignore[no-untyped-def]
     """Find, for each axis j, the chains of neighbours: order[j, :length[j]] lists vertices chain after chain.
 
-    The last vertex of a chain is stored as its bitwise complement. A vertex alone on its axis is left out.
+    behind[j] is 0 where a chain starts and 1 elsewhere. A vertex alone on its axis is left out.
     """
     width, m = order.shape[0], len(names)
     total = np.int64(0)
@@ -141,127 +160,68 @@ def link_chains(lo, hi, names, by_name, stride, order, length):  # type: ignore[
         total += stride[j]
     for j in range(lo, hi):
         step = width * stride[j] - total
-        ahead = np.full(m, -1, np.int32)
-        started = np.ones(m, np.bool_)
-        # the names are sorted, so are the neighbours' names: walk along both
-        at = 0
-        if step > 0:
-            for s in range(m):
-                wanted = names[by_name[s]] + step
-                while at < m and names[by_name[at]] < wanted:
-                    at += 1
-                if at < m and names[by_name[at]] == wanted:
-                    ahead[by_name[s]] = by_name[at]
-                    started[by_name[at]] = False
-        else:
-            for s in range(m):
-                wanted = names[by_name[s]] - step
-                while at < m and names[by_name[at]] < wanted:
-                    at += 1
-                if at < m and names[by_name[at]] == wanted:
-                    ahead[by_name[at]] = by_name[s]
-                    started[by_name[s]] = False
+        ahead = np.empty(m, np.int32)
+        first = np.ones(m, np.bool_)
+        for v in range(m):
+            wanted = names[v] + step
+            slot = np.int64((np.uint64(wanted) * factor) >> shift)
+            while slots[slot] >= 0 and names[slots[slot]] != wanted:
+                slot = (slot + 1) & (len(slots) - 1)
+            ahead[v] = slots[slot]
+            if slots[slot] >= 0:
+                first[slots[slot]] = False
         filled = 0
         for i in range(m):
-            if started[i] and ahead[i] >= 0:
+            if first[i] and ahead[i] >= 0:
                 v = np.int32(i)
-                while ahead[v] >= 0:
+                while v >= 0:
                     order[j, filled] = v
+                    behind[j, filled] = np.float32(v != i)
                     filled += 1
                     v = ahead[v]
-                order[j, filled] = ~v
-                filled += 1
         length[j] = filled
 
 
-@compiled
-def blur_once(order, values, behind, ahead):  # type: ignore[no-untyped-def]
-    """Blur one number per vertex along one axis, in place; record what share of the new value each neighbour gave.
-
-    values: (M,). order: (L,) from `link_chains`; on return the complements are gone, and behind and ahead, (L,),
-    hold the shares, 0 at the ends of a chain.
-    """
-    before = np.float32(0)
-    half = np.float32(0.5)
-    for e in range(len(order)):
-        v = order[e]
-        last = v < 0
-        if last:
-            v = ~v
-            order[e] = v
-        own = values[v]
-        after = np.float32(0)
-        if not last:
-            following = order[e + 1]
-            after = values[~following if following < 0 else following]
-        new = own + half * (before + after)
-        values[v] = new
-        behind[e] = half * before / new if new > 0 else np.float32(0)
-        ahead[e] = half * after / new if new > 0 else np.float32(0)
-        before = np.float32(0) if last else own
-
-
-@compiled
-def blur_again(order, behind, ahead, values):  # type: ignore[no-untyped-def]
-    """As `blur_once`, on an axis that it has prepared: the shares' zeros mark the chains' ends."""
-    before = np.float32(0)
-    half = np.float32(0.5)
-    for e in range(len(order)):
-        v = order[e]
-        own = values[v]
-        after = np.float32(0) if ahead[e] == 0 else values[order[e + 1]]
-        if behind[e] == 0:
-            before = np.float32(0)
-        new = own + half * (before + after)
-        values[v] = new
-        behind[e] = half * before / new if new > 0 else np.float32(0)
-        ahead[e] = half * after / new if new > 0 else np.float32(0)
-        before = own
-
-
-@compiled
-def splat_ones(vertices, barycentric, scale, total):  # type: ignore[no-untyped-def]
-    """total[v] += barycentric * scale[i] over the points i that touch v."""
-    for i in range(vertices.shape[0]):
-        for k in range(vertices.shape[1]):
-            total[vertices[i, k]] += barycentric[i, k] * scale[i]
-
-
-@compiled
-def slice_ones(vertices, barycentric, total, result):  # type: ignore[no-untyped-def]
-    """result[i] = sum of barycentric * total[v] over the vertices v of point i."""
-    for i in range(vertices.shape[0]):
-        s = np.float32(0)
-        for k in range(vertices.shape[1]):
-            s += barycentric[i, k] * total[vertices[i, k]]
-        result[i] = s
-
-
 class FastLattice:
-    """A lattice of (d, N) float32 features.
+    """A lattice of (d, N) float32 features, of points in `order`: row i of what follows is point order[i].
 
     vertices: (N, d+1) int32; barycentric: (N, d+1) float32, >= 0; num_vertices: M;
-    order: per axis, (L,) int32, its chains of vertices (see `link_chains`).
+    chains: per axis, its chains of vertices, (L,) int32, and 0 where one starts, 1 elsewhere, (L,) float32.
     """
 
-    def __init__(self, features: Array, crew: Crew) -> None:
-        d, n = features.shape
-        rem0, rank = np.empty((n, d + 1), np.int32), np.empty((n, d + 1), np.int8)
-        self.barycentric = np.empty((n, d + 1), np.float32)
+    def __init__(self, features: Array, order: Array, crew: Crew) -> None:
+        (d, n), width = features.shape, features.shape[0] + 1
+        rem0, rank = np.empty((n, width), np.int32), np.empty((n, width), np.int8)
+        self.barycentric = np.empty((n, width), np.float32)
         scale = np.array(embedding_scale(d), np.float32)
-        crew.run(embed, n, features, scale, rem0, rank, self.barycentric)
-        np.maximum(self.barycentric, 0, out=self.barycentric)  # rounding leaves some at -1e-8
-        spans = (rem0.max(0).astype(np.int64) - rem0.min(0)).tolist()
-        strides = mixed_radix(spans, d)
+        extremes = np.array(crew.map(embed, n, CHUNK, features, order, scale, rem0, rank, self.barycentric))
+        low, high = extremes[:, 0].min(0), extremes[:, 1].max(0)
+        strides = mixed_radix((high - low).tolist(), d)
         if strides is None:
             raise Unsuitable("vertex names do not fit in 62 bits")
-        stride = np.array(strides, np.int64)
-        self.vertices = np.empty((n, d + 1), np.int32)
-        names = number_vertices(rem0, rank, stride, self.vertices)
-        self.num_vertices = len(names)
-        order, length = np.empty((d + 1, len(names)), np.int32), np.zeros(d + 1, np.int64)
-        crew.run(link_chains, d + 1, names, np.argsort(names).astype(np.int32), stride, order, length)
-        self.order = [order[j, : length[j]].copy() for j in range(d + 1)]
+        stride, origin = np.array(strides, np.int64), low - 2 * width  # so that no name is negative
+
+        self.vertices = np.empty((n, width), np.int32)
+        hashing = np.uint64(_HASH)
+        found = crew.map(number_chunk, n, CHUNK, rem0, rank, origin, stride, hashing, self.vertices)
+        del rem0, rank
+        entries = sum(map(len, found))
+        span = strides[d - 1] * int(high[d - 1] - low[d - 1] + 1 + 4 * width)
+        if span <= _DIRECT * entries:  # features of position alone: every name has a slot of its own
+            table = (np.full(span, -1, np.int32), np.uint64(1), np.uint64(0))
+        else:
+            bits = (2 * entries).bit_length()
+            table = (np.full(2**bits, -1, np.int32), hashing, np.uint64(64 - bits))
+        names, m = np.empty(entries, np.int64), 0
+        for t, chunk in enumerate(found):
+            found[t], m = merge_names(chunk, *table, names, m)
+        crew.map(lambda lo, hi: renumber(found[lo // CHUNK], self.vertices[lo:hi]), n, CHUNK)
+        self.num_vertices = m
+
+        chain, behind = np.empty((width, m), np.int32), np.empty((width, m), np.float32)
+        length = np.zeros(width, np.int64)
+        crew.run(link_chains, width, names[:m], *table, stride, chain, behind, length)
+        self.chains = [(chain[j, :end].copy(), behind[j, :end].copy()) for j, end in enumerate(length)]
 
     @property
     def dimension(self) -> int:

@@ -46,19 +46,28 @@ class Crew:
         if self._pool:
             self._pool.shutdown()
 
-    def run(self, loop: Callable[..., None], n: int, *args: Any) -> None:
-        """Call `loop(lo, hi, *args)` over pieces lo..hi of 0..n; the result must not depend on how it is cut."""
-        if self._pool is None:
-            loop(0, n, *args)
-            return
-        pieces = max(1, min(n, self.threads * PIECES_PER_THREAD))
+    def run(self, loop: Callable[..., None], n: int, *args: Any, each: int = PIECES_PER_THREAD) -> None:
+        """Call `loop(lo, hi, *args)` over pieces lo..hi of 0..n, `each` per thread.
+
+        The result must not depend on how it is cut.
+        """
+        pieces = max(1, min(n, self.threads * each)) if self._pool else 1
+        self._share([(n * t // pieces, n * (t + 1) // pieces) for t in range(pieces)], loop, *args)
+
+    def map(self, function: Callable[..., Any], n: int, size: int, *args: Any) -> list[Any]:
+        """What `function(lo, hi, *args)` returns for each piece lo..hi of 0..n, of `size` or, the last, less."""
+        return self._share([(lo, min(lo + size, n)) for lo in range(0, n, size)], function, *args)
+
+    def _share(self, pieces: list[tuple[int, int]], function: Callable[..., Any], *args: Any) -> list[Any]:
+        results: list[Any] = [None] * len(pieces)
         counter = itertools.count()
 
         def work() -> None:
-            while (t := next(counter)) < pieces:
-                loop(n * t // pieces, n * (t + 1) // pieces, *args)
+            while (t := next(counter)) < len(pieces):
+                results[t] = function(*pieces[t], *args)
 
-        others = [self._pool.submit(work) for _ in range(self.threads - 1)]
+        others = [self._pool.submit(work) for _ in range(self.threads - 1)] if self._pool else []
         work()
         for other in others:
             other.result()
+        return results

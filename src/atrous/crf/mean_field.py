@@ -83,13 +83,17 @@ class DenseCRF:
             isinstance(x, Tensor) and x.requires_grad for x in (probabilities, self.pos_w, self.bi_w)
         )
         scores = _at_least_float32(probabilities) if learned else probabilities.float()
-        return self.infer(image, unary_from_probabilities(scores))
+        return self._infer(image, unary_from_probabilities(scores), own=True)
 
     def infer(self, image: Array | Tensor, unary: Tensor) -> Tensor:
         """As calling it, but from unary energies (C, H, W) or (N, C, H, W) in place of probabilities."""
+        return self._infer(image, unary)
+
+    def _infer(self, image: Array | Tensor, unary: Tensor, own: bool = False) -> Tensor:
+        """`infer`, which may take the memory of `unary` if that is its `own`."""
         pixels = check_image(image, unary).to(unary.device)
         if unary.ndim == 4:
-            return torch.stack([self.infer(x, u) for x, u in zip(pixels, unary, strict=True)])
+            return torch.stack([self._infer(x, u, own) for x, u in zip(pixels, unary, strict=True)])
         weights = [torch.as_tensor(w) for w in (self.pos_w, self.bi_w)]
         position = f"position {tuple(pixels.shape[:2])} / {self.pos_xy_std}"
         terms = [
@@ -101,7 +105,7 @@ class DenseCRF:
             if weight.requires_grad or weight > 0
         ]
         order = tile_order(pixels.shape[0], pixels.shape[1])
-        result = MeanField(unary.flatten(1), terms, order).run(self.iter_max)
+        result = MeanField(unary.flatten(1), terms, order).run(self.iter_max, overwrite_unary=own)
         return result.view(unary.shape) if result.is_contiguous() else result.reshape(unary.shape)
 
 

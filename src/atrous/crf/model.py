@@ -131,12 +131,15 @@ class MeanField:
             logits = logits - term.energy(rows)
         return torch.softmax(logits, dim=1).T
 
-    def run(self, iterations: int = 10) -> Tensor:
-        """Q after `iterations` steps from `start()`: (C, N), each column sums to 1."""
+    def run(self, iterations: int = 10, overwrite_unary: bool = False) -> Tensor:
+        """Q after `iterations` steps from `start()`: (C, N), each column sums to 1.
+
+        overwrite_unary: the result may take the place of `unary` in memory, and nothing can be run afterwards.
+        """
         if not isinstance(iterations, int) or iterations < 0:
             raise InputError(f"iterations: wanted a whole number >= 0, got {iterations!r}")
         if iterations and self.compiled is not None:
-            return self.compiled.run(iterations)
+            return self.compiled.run(iterations, overwrite_unary=overwrite_unary)
         q = self.start()
         for _ in range(iterations):
             q = self.step(q)
