@@ -16,6 +16,7 @@ def test_the_public_names_stay() -> None:
         "__version__",
         "create_model",
         "evaluate",
+        "import_checkpoint",
         "load",
         "open_dataset",
         "save",

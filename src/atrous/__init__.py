@@ -14,6 +14,7 @@ _HOMES = {
     "create_model": "models",
     "load": "checkpoint",
     "save": "checkpoint",
+    "import_checkpoint": "importers",
     "Predictor": "predict",
     "Segmentation": "predict",
     "DenseCRF": "crf",

@@ -120,9 +120,24 @@ def conv_bn_act(
 
 
 def separable_conv_bn_act(
-    in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1, dilation: int = 1
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    bn_between: bool = True,
 ) -> nn.Sequential:
-    """Atrous separable convolution: depthwise -> BN -> ReLU -> 1x1 -> BN -> ReLU (DeepLab v3+ sec. 3.1, 3.2)."""
+    """Atrous separable convolution: depthwise -> BN -> ReLU -> 1x1 -> BN -> ReLU (DeepLab v3+ sec. 3.1, 3.2).
+
+    bn_between: without it, the first BN and ReLU are left out (segmentation_models, VainF).
+    """
+    if not bn_between:
+        zeros = dilation * (kernel_size - 1) // 2
+        conv = nn.Conv2d(
+            in_channels, in_channels, kernel_size, stride, zeros, dilation, in_channels, bias=False
+        )
+        return nn.Sequential(conv, *conv_bn_act(in_channels, out_channels, 1))
     depthwise = conv_bn_act(
         in_channels, in_channels, kernel_size, stride=stride, dilation=dilation, groups=in_channels
     )

@@ -106,7 +106,9 @@ def test_compiled_lattice_is_the_same(features: torch.Tensor) -> None:
     assert np.array_equal(np.maximum(expected.barycentric.numpy(), 0), barycentric)
     # the same neighbours, axis by axis
     for j, (chain, behind) in enumerate(built.chains):
-        pairs = {(a, b) for (a, b), linked in zip(itertools.pairwise(chain), behind[1:], strict=True) if linked}
+        pairs = {
+            (a, b) for (a, b), linked in zip(itertools.pairwise(chain), behind[1:], strict=True) if linked
+        }
         assert len(behind) == 0 or behind[0] == 0
         ahead = expected.neighbours[j, 0].numpy()
         has = np.flatnonzero(ahead < expected.num_vertices)

@@ -34,7 +34,7 @@ _LOG2E = np.float32(1.4426950408889634)
 
 @compiled
 def splat(lo, hi, lanes, blocks, start, point, weight, q, offset, table):  # type: ignore[no-untyped-def]
-    """table[offset + v] = sum of weight[e] * q[point[e]] over e in start[v]..start[v+1]: a vertex gathers its points."""
+    """table[offset + v] = sum of weight[e] * q[point[e]] over e in start[v]..start[v+1]."""
     width = 8 * len(lanes)
     stride = width * blocks
     for v in range(lo, hi):
@@ -186,7 +186,7 @@ def add_rest(lo, hi, unary, dead, low, rest):  # type: ignore[no-untyped-def]
 
 @compiled
 def fill_rest(lo, hi, dead, low, norm, result):  # type: ignore[no-untyped-def]
-    """Write the classes left out of the iterations: result[c] <- exp(-result[c]) * norm; result (C, N) holds energies."""
+    """Write the classes left out: result[c] <- exp(-result[c]) * norm; result, (C, N), holds their energies."""
     n = len(low)
     for t in range(lo, hi):
         first, last = t * BLOCK, min((t + 1) * BLOCK, n)

@@ -57,7 +57,10 @@ class Layer:
             if again:
                 break
             before, self.after = _split(row_sum * alpha, normalization)
-            if normalization not in ("before", "symmetric"):  # else other weights reach the vertices: once more
+            if normalization not in (
+                "before",
+                "symmetric",
+            ):  # else other weights reach the vertices: once more
                 break
         crew.run(kernels.splat_weights, m, self.start, self.point, before, splatted, self.weight)
         self.after *= alpha

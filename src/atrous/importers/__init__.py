@@ -1,1 +1,78 @@
-"""Foreign formats and projects: their files read without their software, their weights in our models."""
+"""Foreign formats and projects: their files read without their software, their weights in our models.
+
+One file per source: a table of names and the options that its models need (`torchvision.py` is the shortest to read).
+`files.py` reads what a file holds, `convert.py` builds the model and tells where every weight went.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from atrous.errors import InputError, choose
+from atrous.importers import torchvision
+from atrous.importers.convert import Report, Source, build
+from atrous.importers.files import Content, read, without_parallel
+from atrous.models import Model
+
+__all__ = ["SOURCES", "Report", "import_checkpoint"]
+
+# the first that recognises a file has it
+SOURCES: dict[str, Source] = {
+    "torchvision": torchvision.SOURCE,
+}
+
+
+def import_checkpoint(
+    path_or_state_dict: str | Path | Mapping[str, Tensor],
+    source: str | None = None,
+    *,
+    num_classes: int | None = None,
+    allow_missing: str | None = None,
+    **options: Any,
+) -> Model:
+    """Build the model that another project's checkpoint belongs to, with its weights.
+
+    Args:
+        path_or_state_dict: a file or folder, or weights by their names.
+        source: a name of `SOURCES`. None: recognised by its content.
+        num_classes: C. Another number than the file's gives the last layers new, random weights.
+        allow_missing: "head" accepts a file that has the backbone alone.
+        options: of the source, what weights alone cannot tell, such as output_stride; each defaults to its project's.
+
+    Returns the model in eval mode, with `metadata` (normalisation, labels, protocol: `atrous.save` writes them) and
+    `report`, the `Report` of where every weight went.
+
+    Raises InputError for a file that is missing, damaged, refused or of no known source, an unknown option, and where
+    weights are missing or have another shape.
+    """
+    if isinstance(path_or_state_dict, Mapping):
+        content = Content("weights", "torch", without_parallel(dict(path_or_state_dict)))
+    else:
+        content = read(path_or_state_dict)
+    name = recognise(content) if source is None else choose("source", source, SOURCES)
+    convert = SOURCES[name].convert
+    known = list(inspect.signature(convert).parameters)[1:]
+    for option in options:
+        choose(f"option of {name}", option, known)
+    try:
+        converted = convert(content, **options)
+    except InputError:
+        raise
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise content.error(f"no checkpoint of {name} that can be used here ({error})") from None
+    return build(content, name, converted, num_classes, allow_missing)
+
+
+def recognise(content: Content) -> str:
+    """The source of a file; InputError where none fits."""
+    for name, source in SOURCES.items():
+        if source.recognise(content):
+            return name
+    some = ", ".join(list(content.tensors)[:3])
+    found = f"its weights are named {some}" if some else f"a {content.kind} file"
+    raise content.error(f"of no source that is known here ({', '.join(SOURCES)}): {found}")

@@ -22,7 +22,8 @@ PASCAL VOC 2012 val, ResNet-101: mIoU 77.21 at output stride 16, 78.51 at 8, 79.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -38,6 +39,16 @@ from atrous.layers import conv_bn_act, dilate, resize, scale_rates, separable_co
 def aspp_rates(output_stride: int) -> tuple[int, ...]:
     """Rates of the pyramid: (6, 12, 18) at output stride 16, doubled at 8 (sec. 3.3), halved at 32."""
     return scale_rates((6, 12, 18), 16, output_stride)
+
+
+Separable = bool | Literal["plain"]
+
+
+def choose_conv(separable: Separable) -> Callable[..., nn.Sequential]:
+    """The convolution + BN + ReLU that `separable` asks for."""
+    if separable == "plain":
+        return partial(separable_conv_bn_act, bn_between=False)
+    return separable_conv_bn_act if separable else conv_bn_act
 
 
 class ImagePooling(nn.Module):
@@ -60,7 +71,8 @@ class ASPP(nn.Module):
     """Atrous spatial pyramid pooling (sec. 3.3, fig. 5): (N, in_channels, h, w) to (N, channels, h, w).
 
     `rates`: one 3x3 branch for each; none leaves the 1x1 branch and image pooling, Google's mobile form.
-    `separable`: atrous separable 3x3 branches (DeepLab v3+ sec. 3.1).
+    `separable`: atrous separable 3x3 branches (DeepLab v3+ sec. 3.1); "plain" has no batch norm between their halves.
+    `project_kernel`: of the convolution that joins the branches; the paper's is 1, mmsegmentation's 3.
     """
 
     def __init__(
@@ -69,15 +81,16 @@ class ASPP(nn.Module):
         rates: Sequence[int],
         *,
         channels: int = 256,
-        separable: bool = False,
+        separable: Separable = False,
+        project_kernel: int = 1,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        conv3x3 = separable_conv_bn_act if separable else conv_bn_act
+        conv3x3 = choose_conv(separable)
         self.branches = nn.ModuleList([conv_bn_act(in_channels, channels, 1)])
         self.branches.extend(conv3x3(in_channels, channels, 3, dilation=rate) for rate in rates)
         self.branches.append(ImagePooling(in_channels, channels))
-        self.project = conv_bn_act(len(self.branches) * channels, channels, 1)
+        self.project = conv_bn_act(len(self.branches) * channels, channels, project_kernel)
         self.dropout = nn.Dropout(dropout)
         self.out_channels = channels
 
@@ -135,7 +148,9 @@ class DeepLabV3(nn.Module):
         form: "aspp" (sec. 3.3), or "cascade" (sec. 3.2) on a ResNet: blocks 5 to 7, no ASPP.
         atrous_rates: rates of the 3x3 branches, as they are. None: (6, 12, 18) at output stride 16, and in
             proportion. (): none of them, which is Google's mobile form (1x1 and image pooling).
-        separable: atrous separable 3x3 branches.
+        separable: atrous separable 3x3 branches; "plain": without batch norm between depthwise and 1x1.
+        channels: of the ASPP; 512 in mmsegmentation.
+        project_kernel: of the convolution behind its branches; 3 in mmsegmentation.
         extra_conv: torchvision's 3x3 conv + BN + ReLU before the classifier.
         aux: torchvision's auxiliary head, an FCN that is scored in training only.
         aux_stage: the backbone's stage under it; -2 is block 3 of a ResNet.
@@ -154,7 +169,9 @@ class DeepLabV3(nn.Module):
         *,
         form: Literal["aspp", "cascade"] = "aspp",
         atrous_rates: Sequence[int] | None = None,
-        separable: bool = False,
+        separable: Separable = False,
+        channels: int = 256,
+        project_kernel: int = 1,
         extra_conv: bool = False,
         aux: bool = False,
         aux_stage: int = -2,
@@ -167,12 +184,19 @@ class DeepLabV3(nn.Module):
         self.backbone = backbone
         self.context: ASPP | Cascade
         if form == "aspp":
-            self.context = ASPP(backbone.channels[-1], rates, separable=separable, dropout=dropout)
+            self.context = ASPP(
+                backbone.channels[-1],
+                rates,
+                channels=channels,
+                separable=separable,
+                project_kernel=project_kernel,
+                dropout=dropout,
+            )
         else:
             self.context = Cascade(backbone)
-        channels = self.context.out_channels
-        self.extra_conv = conv_bn_act(channels, channels, 3) if extra_conv else nn.Identity()
-        self.classifier = classifier(channels, num_classes)
+        out = self.context.out_channels
+        self.extra_conv = conv_bn_act(out, out, 3) if extra_conv else nn.Identity()
+        self.classifier = classifier(out, num_classes)
         self.aux = _fcn_head(backbone.channels[aux_stage], num_classes) if aux else None
         self.aux_stage = aux_stage
         self.align_corners = align_corners

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from atrous.backbones.base import Backbone
 from atrous.config import ModelConfig
-from atrous.layers import conv_bn_act, resize, separable_conv_bn_act
-from atrous.models.deeplab_v3 import ASPP, aspp_rates, classifier
+from atrous.layers import conv_bn_act, resize
+from atrous.models.deeplab_v3 import ASPP, Separable, aspp_rates, choose_conv, classifier
 
 LOW_LEVEL_STRIDE = 4  # sec. 3.1
 LOW_LEVEL_CHANNELS = 48  # sec. 4.1, tab. 1
@@ -42,16 +42,15 @@ class Decoder(nn.Module):
         low_level_channels: int,
         *,
         channels: int = 256,
-        separable: bool = False,
+        convs: int = 2,
+        separable: Separable = False,
         align_corners: bool = False,
     ) -> None:
         super().__init__()
-        conv3x3 = separable_conv_bn_act if separable else conv_bn_act
+        conv3x3 = choose_conv(separable)
         self.reduce = conv_bn_act(low_level_channels, LOW_LEVEL_CHANNELS, 1)
-        self.refine = nn.Sequential(
-            conv3x3(encoder_channels + LOW_LEVEL_CHANNELS, channels, 3),
-            conv3x3(channels, channels, 3),
-        )
+        joined = encoder_channels + LOW_LEVEL_CHANNELS
+        self.refine = nn.Sequential(*(conv3x3(channels if i else joined, channels, 3) for i in range(convs)))
         self.align_corners = align_corners
 
     def forward(self, encoded: Tensor, low_level_features: Tensor) -> Tensor:
@@ -68,7 +67,12 @@ class DeepLabV3Plus(nn.Module):
         num_classes: C.
         atrous_rates: rates of the ASPP as they are. None: (6, 12, 18) at output stride 16, and in proportion.
             (): no atrous branches, for mobile backbones.
-        separable: atrous separable 3x3 convolutions in ASPP and decoder.
+        separable: atrous separable 3x3 convolutions in ASPP and decoder; "plain": without batch norm between their
+            halves (segmentation_models, VainF).
+        channels: of ASPP and decoder; 512 in mmsegmentation.
+        project_kernel: of the convolution behind the ASPP's branches; 3 in mmsegmentation.
+        aspp_conv: one more 3x3 convolution behind the ASPP (segmentation_models).
+        decoder_convs: 3x3 convolutions in the decoder; 1 in segmentation_models and VainF.
         dropout: after the ASPP (authors' code: 0.1).
         align_corners: of every resize; True for weights from the authors' code.
 
@@ -83,7 +87,11 @@ class DeepLabV3Plus(nn.Module):
         num_classes: int = 21,
         *,
         atrous_rates: Sequence[int] | None = None,
-        separable: bool = False,
+        separable: Separable = False,
+        channels: int = 256,
+        project_kernel: int = 1,
+        aspp_conv: bool = False,
+        decoder_convs: int = 2,
         dropout: float = 0.1,
         align_corners: bool = False,
     ) -> None:
@@ -91,20 +99,30 @@ class DeepLabV3Plus(nn.Module):
         rates = aspp_rates(backbone.output_stride) if atrous_rates is None else atrous_rates
         self.low_level_stage = backbone.stage_at(LOW_LEVEL_STRIDE)
         self.backbone = backbone
-        self.aspp = ASPP(backbone.channels[-1], rates, separable=separable, dropout=dropout)
+        self.aspp = ASPP(
+            backbone.channels[-1],
+            rates,
+            channels=channels,
+            separable=separable,
+            project_kernel=project_kernel,
+            dropout=dropout,
+        )
+        self.aspp_conv = choose_conv(separable)(channels, channels, 3) if aspp_conv else nn.Identity()
         self.decoder = Decoder(
             self.aspp.out_channels,
             backbone.channels[self.low_level_stage],
+            channels=channels,
+            convs=decoder_convs,
             separable=separable,
             align_corners=align_corners,
         )
-        self.classifier = classifier(256, num_classes)
+        self.classifier = classifier(channels, num_classes)
         self.align_corners = align_corners
 
     def scores(self, x: Tensor) -> dict[str, Tensor]:
         """Logits on the decoder's grid: "out" (N, C, H/4, W/4)."""
         features = self.backbone(x)
-        encoded = self.aspp(features[-1])
+        encoded = self.aspp_conv(self.aspp(features[-1]))
         decoded = self.decoder(encoded, features[self.low_level_stage])
         return {"out": self.classifier(decoded)}
 

@@ -1,0 +1,170 @@
+"""A checkpoint of any known source as one of our models, with an account of where every weight went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from atrous.checkpoint import Metadata
+from atrous.config import ModelConfig, Normalization, Protocol
+from atrous.data.labels import Labels
+from atrous.errors import InputError
+from atrous.importers.files import Content
+from atrous.importers.names import Renamed
+from atrous.models import Model, create_model
+
+
+@dataclass
+class Converted:
+    """What a source makes of a file: the model that it belongs in, and its weights in that model's names."""
+
+    config: ModelConfig
+    renamed: Renamed
+    normalization: Normalization = field(default_factory=Normalization)
+    labels: Labels | None = None
+    protocol: Protocol = field(default_factory=Protocol)
+
+
+class Source(NamedTuple):
+    """A project whose checkpoints are known.
+
+    what: one line. recognise: whether a file is of it. convert: (content, options) -> Converted; options are what the
+    weights alone cannot tell, such as output_stride, and default to the project's own.
+    """
+
+    what: str
+    recognise: Callable[[Content], bool]
+    convert: Callable[..., Converted]
+
+
+@dataclass
+class Report:
+    """Where the weights of a file went. Names are (theirs, ours), shapes (theirs, ours)."""
+
+    source: str
+    path: str
+    config: ModelConfig
+    used: list[str] = field(default_factory=list)
+    renamed: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    unused: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    missing: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    other_shape: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    swapped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        c = self.config
+        lines = [
+            f"{self.path}: {self.source}",
+            f"  model      {c.name}, {c.backbone}, {c.num_classes} classes, output stride {c.output_stride}",
+            f"  taken      {len(self.used) + len(self.renamed)} weights, {len(self.renamed)} of them renamed",
+        ]
+        for title, names in (
+            ("left out", self.left_out),
+            ("unused", [f"{name} {shape}" for name, shape in self.unused]),
+            ("missing", [f"{name} {shape}" for name, shape in self.missing]),
+            ("mis-shaped", [f"{name} {theirs}, not {ours}" for name, theirs, ours in self.other_shape]),
+            ("new", [f"{name} (another number of classes)" for name in self.swapped]),
+        ):
+            shown = names[:MOST_SHOWN] + (
+                [f"... {len(names) - MOST_SHOWN} more"] if len(names) > MOST_SHOWN else []
+            )
+            lines += [f"  {title if i == 0 else '':10s} {name}" for i, name in enumerate(shown)]
+        return "\n".join(lines)
+
+
+MOST_SHOWN = 12
+HEAD = "head"
+
+
+def build(
+    content: Content,
+    source: str,
+    converted: Converted,
+    num_classes: int | None = None,
+    allow_missing: str | None = None,
+) -> Model:
+    """Build the model, in eval mode, with `metadata` and `report`.
+
+    num_classes: another number than the file's gives the layers of that size new weights. allow_missing: "head" lets
+    weights outside the backbone be missing; they are new then too.
+
+    Raises InputError where a weight is missing or has another shape.
+    """
+    config, found = converted.config, converted.renamed
+    if allow_missing not in (None, HEAD):
+        raise InputError(f'allow_missing: wanted "{HEAD}", got {allow_missing!r}')
+    if num_classes is not None:
+        config = replace(config, num_classes=num_classes)
+    model = create_model(
+        config.name,
+        backbone=config.backbone,
+        num_classes=config.num_classes,
+        output_stride=config.output_stride,
+        in_channels=config.in_channels,
+        **config.options,
+    )
+    report = Report(source, content.path, config, left_out=found.left_out)
+    report.unused = [(name, tuple(content.tensors[name].shape)) for name in found.unknown]
+    taken = _sort(report, found, model.state_dict(), converted.config.num_classes)
+    missing = [m for m in report.missing if allow_missing is None or m[0].startswith("backbone.")]
+    if missing or report.other_shape:
+        raise content.error(_complaint(report, missing))
+    model.load_state_dict(taken, strict=False)
+    labels = converted.labels
+    if labels is None or len(labels) != config.num_classes:
+        labels = Labels.named([f"class_{i}" for i in range(config.num_classes)])
+    model.metadata = Metadata(labels, converted.normalization, converted.protocol)  # type: ignore[assignment]
+    model.report = report  # type: ignore[assignment]
+    return model.eval()
+
+
+def _sort(report: Report, found: Renamed, own: dict[str, Tensor], num_classes: int) -> dict[str, Tensor]:
+    """Tell what fits from what does not, into `report`; returns what fits."""
+    taken = {}
+    for name, tensor in found.weights.items():
+        theirs = found.origin[name]
+        shape = tuple(tensor.shape)
+        if name not in own:
+            report.unused.append((theirs, shape))
+            continue
+        wanted = tuple(own[name].shape)
+        if shape == wanted:
+            taken[name] = tensor
+            if name == theirs:
+                report.used.append(name)
+            else:
+                report.renamed.append((theirs, name))
+        elif (
+            shape[1:] == wanted[1:]
+            and shape[:1] == (num_classes,)
+            and wanted[:1] == (report.config.num_classes,)
+        ):
+            report.swapped.append(name)
+        else:
+            report.other_shape.append((name, shape, wanted))
+    there = {*taken, *report.swapped, *(name for name, *_ in report.other_shape)}
+    for name, tensor in own.items():
+        if name not in there and not name.endswith("num_batches_tracked"):  # old files do not count batches
+            report.missing.append((name, tuple(tensor.shape)))
+    return taken
+
+
+def _complaint(report: Report, missing: list[tuple[str, tuple[int, ...]]]) -> str:
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} weights are missing, first {missing[0][0]} {missing[0][1]}")
+    if report.other_shape:
+        name, theirs, ours = report.other_shape[0]
+        parts.append(
+            f"{len(report.other_shape)} have another shape, first {name} {theirs} where {ours} is wanted"
+        )
+    if report.unused:
+        parts.append(f"{len(report.unused)} are unknown, first {report.unused[0][0]}")
+    advice = ""
+    if missing and not any(name.startswith("backbone.") for name, _ in missing) and not report.other_shape:
+        advice = "; --allow-missing head gives the head new weights"
+    return f"taken for {report.source}, does not fit {report.config.name}: {'; '.join(parts)}{advice}"

@@ -1,0 +1,162 @@
+"""What a file of weights holds, whatever project wrote it. Files are untrusted: none of them may run code.
+
+kind            recognised by                                   read with
+safetensors     its header, or a folder with config.json        safetensors
+torch           zip or pickle of torch.save                     torch.load(weights_only=True)
+tflite          "TFL3"                                          `tflite.Graph`, later, by its source
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from atrous.errors import InputError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
+PARALLEL = "module."  # before every name, where torch's DataParallel saved
+# Plain data that training scripts save beside the weights; building one runs no code of the file's choice.
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    np.ndarray,
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1, numpy 2
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.uint8, np.bool_)),
+]
+
+
+@dataclass
+class Content:
+    """What a file holds.
+
+    kind: see the top of this file. tensors: name -> tensor. extras: what lies beside them, such as config.json's
+    values ("config") or a training script's own.
+    """
+
+    path: str
+    kind: str
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def error(self, reason: str) -> InputError:
+        return InputError(f"{self.path}: {reason}")
+
+
+def read(path: str | Path) -> Content:
+    """Read a file, or a folder in the layout of transformers.
+
+    Raises InputError where there is none, it is damaged, of no known kind, or a pickle that asks for more than data.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    try:
+        with path.open("rb") as file:
+            begin = file.read(16)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if not begin:
+        raise InputError(f"{path}: an empty file")
+    for kind, (fits, reader) in READERS.items():
+        if fits(begin, path):
+            content = reader(path)
+            content.kind = kind
+            return content
+    raise InputError(f"{path}: no file of weights that is known here ({', '.join(READERS)})")
+
+
+def read_torch(path: Path) -> Content:
+    """A file of torch.save: a state dict, or one wrapped in a training script's dictionary."""
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if asked:
+            reason = (
+                f"its pickle wants to run {asked[1]}; only tensors and plain data are read, nothing was run"
+            )
+            raise InputError(f"{path}: refused: {reason}") from None
+        raise InputError(f"{path}: not a readable file of torch.save ({_first_line(error)})") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError,
+            AssertionError, OverflowError, UnicodeDecodeError, MemoryError, pickle.PickleError) as error:  # fmt: skip
+        raise InputError(f"{path}: not a readable file of torch.save ({_first_line(error)})") from None
+    extras: dict[str, Any] = {}
+    while isinstance(found, Mapping):
+        inner = next((w for w in WRAPPERS if isinstance(found.get(w), Mapping)), None)
+        if inner is None:
+            break
+        extras |= {str(key): value for key, value in found.items() if key != inner}
+        found = found[inner]
+    if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
+        raise InputError(f"{path}: holds no dictionary of weights but a {type(found).__name__}")
+    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    extras |= {str(key): value for key, value in found.items() if not isinstance(value, Tensor)}
+    return Content(str(path), "torch", without_parallel(tensors), extras)
+
+
+def read_safetensors(path: Path) -> Content:
+    """A safetensors file; its header's words go to `extras`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            extras = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
+    return Content(str(path), "safetensors", without_parallel(tensors), extras)
+
+
+def without_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without DataParallel's "module."."""
+    if tensors and all(name.startswith(PARALLEL) for name in tensors):
+        return {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
+    return tensors
+
+
+def _read_folder(path: Path) -> Content:
+    """config.json and the weights beside it, as transformers' and segmentation_models' save_pretrained write."""
+    names = ("model.safetensors", "pytorch_model.bin")
+    found = next((path / name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise InputError(f"{path}: a folder without {' or '.join(names)}")
+    content = read(found)
+    content.path = str(path)
+    config = path / "config.json"
+    if config.is_file():
+        try:
+            content.extras["config"] = json.loads(config.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise InputError(f"{config}: not readable JSON ({_first_line(error)})") from None
+        if not isinstance(content.extras["config"], dict):
+            raise InputError(f"{config}: holds no dictionary")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _is_safetensors(begin: bytes, path: Path) -> bool:
+    """Eight bytes of length, then the header, which is JSON."""
+    return begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") <= path.stat().st_size
+
+
+# kind -> (how it is recognised by its first 16 bytes, how it is read)
+READERS: dict[str, Any] = {
+    "safetensors": (_is_safetensors, read_safetensors),
+    "tflite": (lambda begin, path: begin[4:8] == b"TFL3", lambda path: Content(str(path), "tflite")),
+    "torch": (lambda begin, path: begin[:4] == b"PK\x03\x04" or begin[:1] == b"\x80", read_torch),
+}

@@ -1,0 +1,62 @@
+"""torchvision's DeepLab v3: deeplabv3_resnet50, deeplabv3_resnet101, deeplabv3_mobilenet_v3_large.
+
+Its own form of v3: a 3x3 convolution behind the ASPP, dropout 0.5, rates (12, 24, 36) at every output stride, an
+auxiliary FCN head, and in the ResNets the first unit of a dilated block at the old rate.
+https://github.com/pytorch/vision/tree/main/torchvision/models/segmentation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from atrous.config import ModelConfig
+from atrous.data.labels import VOC
+from atrous.importers.convert import Converted, Source
+from atrous.importers.files import Content
+from atrous.importers.names import Table, rename
+
+HEAD: Table = {
+    "classifier.0.convs": "context.branches",
+    "classifier.0.convs.4.1": "context.branches.4.conv.0",
+    "classifier.0.convs.4.2": "context.branches.4.conv.1",
+    "classifier.0.project": "context.project",
+    "classifier.1": "extra_conv.0",
+    "classifier.2": "extra_conv.1",
+    "classifier.4": "classifier",
+    "aux_classifier": "aux",
+}
+OPTIONS = {"extra_conv": True, "dropout": 0.5, "atrous_rates": (12, 24, 36)}
+RESNET_DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
+
+
+def recognise(content: Content) -> bool:
+    return {"classifier.0.convs.0.0.weight", "classifier.4.weight"} <= content.tensors.keys()
+
+
+def table(weights: Mapping[str, Tensor]) -> Table:
+    """Its names -> ours, for the backbone that `weights` have."""
+    resnet = any(name.startswith("backbone.layer1.") for name in weights)
+    return HEAD | {"backbone": "backbone" if resnet else "backbone.features"}
+
+
+def convert(content: Content, output_stride: int | None = None) -> Converted:
+    """output_stride: 8 for the ResNets, 16 for MobileNetV3, as there."""
+    weights = content.tensors
+    aux = any(name.startswith("aux_classifier.") for name in weights)
+    units = len({name.split(".")[2] for name in weights if name.startswith("backbone.layer3.")})
+    if units:
+        backbone = RESNET_DEPTHS.get(units)
+        if backbone is None:
+            raise content.error(f"a ResNet with {units} units in layer3 is not among {RESNET_DEPTHS}")
+        stride = output_stride or 8
+        options = {"multi_grid": (1,), "dilate_from": "second", "aux": aux}
+    else:
+        backbone, stride, options = "mobilenet_v3_large", output_stride or 16, {"aux": aux, "aux_stage": 2}
+    classes = len(weights["classifier.4.weight"])
+    config = ModelConfig("deeplab_v3", backbone, classes, stride, options=OPTIONS | options)
+    return Converted(config, rename(weights, table(weights)), labels=VOC if classes == len(VOC) else None)
+
+
+SOURCE = Source("torchvision.models.segmentation.deeplabv3_*", recognise, convert)
