@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from atrous.checkpoint import Metadata
 from atrous.config import ModelConfig, Normalization, Protocol
 from atrous.data.labels import Labels
-from atrous.errors import InputError
+from atrous.errors import InputError, choose
 from atrous.importers.files import Content
-from atrous.importers.names import Renamed
-from atrous.models import Model, create_model
+from atrous.importers.names import Renamed, Table, rename
+from atrous.models import MODELS, Model, create_model
 
 
 @dataclass
@@ -78,6 +78,29 @@ class Report:
 
 MOST_SHOWN = 12
 HEAD = "head"
+CLASSES = 21  # where the file has no classifier: create_model's own number
+
+
+def backbone_only(
+    content: Content,
+    model: str,
+    backbone: str,
+    table: Table,
+    output_stride: int | None = None,
+    normalization: Normalization | None = None,
+    **options: Any,
+) -> Converted:
+    """What a file that holds a backbone alone becomes: `model` on it; allow_missing="head" gives it a new head.
+
+    table: their names -> the backbone's own, without "backbone." before them; {"": ""} where they agree.
+    output_stride: None takes that of the model's paper. options: of `create_model`.
+    """
+    paper = MODELS[choose("model", model, MODELS)]
+    inside = {
+        theirs: None if ours is None else f"backbone.{ours}".rstrip(".") for theirs, ours in table.items()
+    }
+    config = ModelConfig(model, backbone, CLASSES, output_stride or paper.output_stride, options=options)
+    return Converted(config, rename(content.tensors, inside), normalization or Normalization())
 
 
 def build(
