@@ -14,17 +14,19 @@ Chollet. Xception: deep learning with depthwise separable convolutions. CVPR 201
 The features at strides 2 .. 16 are taken inside a strided block, before its third separable convolution: at
 stride 4 the 256 low-level channels of the v3+ decoder, as in Google's code and in timm. In both, as here,
 the ReLU that sec. 3.2 puts after each depthwise convolution is only in the last block, without a shortcut.
+jfzhang95's network differs in four places: each is an option.
 Parameter names are timm's, so its state dicts of xception41, 65, 71 load as they are.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from atrous.backbones.base import Backbone, init_weights, set_batch_norm, stage_strides
+from atrous.errors import choose
 from atrous.layers import BatchNorm2d, dilate
 
 
@@ -87,34 +89,37 @@ class Block(nn.Module):
         in_channels: int,
         channels: tuple[int, int, int],
         stride: int,
-        rate: int,
+        rates: tuple[int, int, int],
         skip: str,
         relu_features: bool,
+        relu_shortcut: bool = False,
+        relu_inside: bool = True,
     ) -> None:
-        """`skip`: "conv" (a 1x1), "sum" (the identity), "none"; Google's names."""
+        """`skip`: "conv" (a 1x1), "sum" (the identity), "none"; Google's names. The rest: see `Xception`."""
         super().__init__()
         c1, c2, c3 = channels
         self.skip = skip
         self.relu_features = relu_features
+        self.relu_shortcut = relu_shortcut
         self.shortcut = ConvBN(in_channels, c3, 1, stride) if skip == "conv" else nn.Identity()
         # with a shortcut the ReLUs stand before the separable convolutions, without one inside them
-        inner = skip == "none"
+        inner = skip == "none" and relu_inside
         self.stack = nn.ModuleDict(
             {
-                "conv1": SeparableConv(in_channels, c1, 1, rate, relu=inner),
-                "conv2": SeparableConv(c1, c2, 1, rate, relu=inner),
-                "conv3": SeparableConv(c2, c3, stride, rate, relu=inner),
+                "conv1": SeparableConv(in_channels, c1, 1, rates[0], relu=inner),
+                "conv2": SeparableConv(c1, c2, 1, rates[1], relu=inner),
+                "conv3": SeparableConv(c2, c3, stride, rates[2], relu=inner),
             }
         )
         self.act = nn.Identity() if inner else nn.ReLU()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.act(x) if self.relu_shortcut else x
         y = self.stack["conv1"](self.act(x))
         linear = self.stack["conv2"](self.act(y))
         relu = self.act(linear)
         y = self.stack["conv3"](relu)
-        if self.skip != "none":
-            y = y + self.shortcut(x)
+        y = self.act(y) if self.skip == "none" else y + self.shortcut(x)
         return y, relu if self.relu_features else linear
 
 
@@ -141,16 +146,28 @@ class Xception(Backbone):
         output_stride: int = 16,
         in_channels: int = 3,
         relu_features: bool = True,
+        features: Literal["inside", "before"] = "inside",
+        relu_shortcut: bool = False,
+        exit_relu: Literal["inside", "outside"] = "inside",
+        dilate_strided: bool = True,
         eps: float = 1e-3,
     ) -> None:
         """
-        output_stride  32, 16, 8 (also 4, 2)
-        relu_features  the features at strides 2 .. 16 are taken after the ReLU (timm), or before it (Google)
-        eps            of the batch norms: 1e-3 in Google's and timm's networks
+        output_stride   32, 16, 8 (also 4, 2)
+        relu_features   the features at strides 2 .. 16 are taken after the ReLU (timm), or before it (Google)
+        features        "inside" a strided block, before its third convolution (Google, timm), or "before" the
+                        block: channels (64, 128, 256, 728, 2048) (jfzhang95)
+        relu_shortcut   the shortcut, too, begins behind the ReLU (jfzhang95)
+        exit_relu       "inside" the last block's separable convolutions (Google, timm), or "outside" them, as
+                        in the other blocks (jfzhang95)
+        dilate_strided  False: a convolution that lost its stride has rate 1, not the old one (jfzhang95)
+        eps             of the batch norms: 1e-3 in Google's and timm's networks, 1e-5 in jfzhang95's
 
-        Raises InputError for an output stride the network cannot have.
+        Raises InputError for an output stride the network cannot have, and for an unknown form.
         """
         super().__init__()
+        choose("features", features, ("inside", "before"))
+        choose("exit_relu", exit_relu, ("inside", "outside"))
         blocks = [row for row in rows for _ in range(row.repeat)]
         plan = dilate((STEM_STRIDE, *(row.stride for row in blocks)), output_stride)
         strides = stage_strides(plan)
@@ -165,12 +182,19 @@ class Xception(Backbone):
             skip = skip if row.shortcut else "none"
             # the stride is in the third convolution: all three are still on the old grid
             rate = layer.first_dilation
-            self.blocks.append(Block(channels, row.channels, layer.stride, rate, skip, relu_features))
+            rates = (rate, rate, 1 if row.stride > 1 and not dilate_strided else rate)
+            forms = (relu_features, relu_shortcut, exit_relu == "inside")
+            self.blocks.append(Block(channels, row.channels, layer.stride, rates, skip, *forms))
             channels = row.channels[-1]
 
-        self._inside = tuple(i for i, row in enumerate(blocks) if row.stride > 1)
-        self.channels = (*(blocks[i].channels[1] for i in self._inside), channels)
-        self.strides = (*(strides[i] for i in self._inside), strides[-1])  # strides[i]: before block i
+        self._strided = tuple(i for i, row in enumerate(blocks) if row.stride > 1)
+        self._before = features == "before"
+        self._relu_features = relu_features
+        widths = [blocks[i].channels[1] for i in self._strided]
+        if self._before:
+            widths = [blocks[i - 1].channels[-1] if i else c2 for i in self._strided]
+        self.channels = (*widths, channels)
+        self.strides = (*(strides[i] for i in self._strided), strides[-1])  # strides[i]: before block i
         init_weights(self)
         set_batch_norm(self, eps=eps, momentum=0.1)
 
@@ -179,8 +203,10 @@ class Xception(Backbone):
         for conv in self.stem:
             x = self.relu(conv(x))
         for i, block in enumerate(self.blocks):
+            if i in self._strided and self._before:
+                stages.append(self.relu(x) if self._relu_features else x)
             x, inside = block(x)
-            if i in self._inside:
+            if i in self._strided and not self._before:
                 stages.append(inside)
         return [*stages, x]
 
