@@ -16,7 +16,7 @@ FLOORS: dict[str, int] = {
     "models": 4,
     "checkpoint": 5, "importers": 6, "info": 5,
     "predict": 7,
-    "evaluation": 8, "train": 9,
+    "evaluation": 8, "tuning": 8, "train": 9,
     "terminal": 10, "verbs": 11, "cli": 12, "__main__": 13, "__init__": 13,
 }  # fmt: skip
 SIBLINGS = {("models.deeplab_v3plus", "models.deeplab_v3")}  # the only model that is built on another

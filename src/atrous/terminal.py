@@ -75,6 +75,13 @@ class Bar:
     ) -> None:
         self.progress.stop()
 
+    def stage(self, title: str, done: int, of: int, note: str = "") -> None:
+        """`show` in work of several stages; a new `title` starts the clock anew."""
+        if title != self.title:
+            self.title, self.begun = title, time.monotonic()
+            self.progress.reset(self.task, description=title)
+        self.show(done, of, note)
+
     def show(self, done: int, of: int, note: str = "") -> None:
         """`done` steps `of` so many, with a word on how it goes."""
         self.progress.update(self.task, completed=done, total=of, note=note)

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from atrous import checkpoint, losses, schedule
 from atrous.checkpoint import Metadata
 from atrous.config import Normalization, Protocol, Recipe, to_dict, write_recipe
+from atrous.crf import CRFHead
 from atrous.data import open_dataset
 from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.transforms import train_transform
@@ -134,6 +135,9 @@ def set_up(recipe: Recipe) -> Run:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.bn_momentum
     normalization = start(network, recipe, train_data)
+    for module in network.modules():
+        if isinstance(module, CRFHead):
+            module.set_normalization(normalization.mean, normalization.std)
     network = network.to(memory_format=torch.channels_last)
 
     workers = min(4, os.cpu_count() or 1) if recipe.workers is None else recipe.workers

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 from atrous.crf.lattice import Lattice, build_lattice
-from atrous.crf.mean_field import CRFLayer, DenseCRF, bilateral_features, position_features
+from atrous.crf.layer import CRFHead, CRFLayer
+from atrous.crf.mean_field import DenseCRF, bilateral_features, position_features
 from atrous.crf.model import MeanField, Pairwise, map_labels
 from atrous.crf.unary import unary_from_labels, unary_from_logits, unary_from_probabilities
 
 __all__ = [
+    "CRFHead",
     "CRFLayer",
     "DenseCRF",
     "Lattice",

@@ -13,10 +13,10 @@ from typing import TypeVar, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from atrous.crf.model import MeanField, Pairwise
-from atrous.crf.unary import unary_from_logits, unary_from_probabilities
+from atrous.crf.unary import unary_from_probabilities
 from atrous.errors import InputError
 
 Array = NDArray[np.generic]
@@ -82,7 +82,7 @@ class DenseCRF:
         learned = any(
             isinstance(x, Tensor) and x.requires_grad for x in (probabilities, self.pos_w, self.bi_w)
         )
-        scores = _at_least_float32(probabilities) if learned else probabilities.float()
+        scores = at_least_float32(probabilities) if learned else probabilities.float()
         return self._infer(image, unary_from_probabilities(scores), own=True)
 
     def infer(self, image: Array | Tensor, unary: Tensor) -> Tensor:
@@ -107,44 +107,6 @@ class DenseCRF:
         order = tile_order(pixels.shape[0], pixels.shape[1])
         result = MeanField(unary.flatten(1), terms, order).run(self.iter_max, overwrite_unary=own)
         return result.view(unary.shape) if result.is_contiguous() else result.reshape(unary.shape)
-
-
-class CRFLayer(nn.Module):
-    """The dense CRF as a layer to train end to end (CRF-RNN, Zheng et al. 2015): kernels fixed, the rest learned.
-
-    Learns pos_w, bi_w and, where `num_classes` is given, a (C, C) label compatibility that starts as Potts.
-    forward(image (N, H, W, 3) uint8, logits (N, C, H, W)) -> log-probabilities (N, C, H, W).
-    """
-
-    def __init__(
-        self,
-        iter_max: int = 5,  # CRF-RNN trains with 5 iterations and tests with 10
-        pos_w: float = 3,
-        pos_xy_std: float = 1,
-        bi_w: float = 4,
-        bi_xy_std: float = 67,
-        bi_rgb_std: float = 3,
-        num_classes: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.crf = DenseCRF(iter_max, pos_w, pos_xy_std, bi_w, bi_xy_std, bi_rgb_std)
-        self.pos_w = nn.Parameter(torch.tensor(float(pos_w)))
-        self.bi_w = nn.Parameter(torch.tensor(float(bi_w)))
-        self.compatibility = nn.Parameter(1 - torch.eye(num_classes)) if num_classes else None
-
-    def forward(self, image: Tensor, logits: Tensor) -> Tensor:
-        """Return the refined log-probabilities, (N, C, H, W)."""
-        unary = unary_from_logits(_at_least_float32(logits), dim=1)
-        pixels = check_image(image, unary).to(unary.device)
-        return torch.stack([self._one(x, u) for x, u in zip(pixels, unary, strict=True)])
-
-    def _one(self, pixels: Tensor, unary: Tensor) -> Tensor:
-        position = position_features(pixels.shape[:2], self.crf.pos_xy_std, unary.device)
-        bilateral = bilateral_features(pixels, self.crf.bi_xy_std, self.crf.bi_rgb_std)
-        mu = 1.0 if self.compatibility is None else self.compatibility
-        terms = [Pairwise(position, self.pos_w * mu), Pairwise(bilateral, self.bi_w * mu)]
-        q = MeanField(unary.flatten(1), terms).run(self.crf.iter_max)
-        return q.clamp(min=1e-20).log().reshape(unary.shape)
 
 
 def position_features(
@@ -213,5 +175,5 @@ def _tensor(name: str, array: Array | Tensor) -> Tensor:
     return torch.from_numpy(np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"]))
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from atrous.backbones.base import Backbone
 from atrous.config import ModelConfig
+from atrous.crf import CRFHead
 from atrous.errors import InputError
 from atrous.layers import resize, scale_rates
 
@@ -92,6 +93,8 @@ class DeepLabV1(nn.Module):
         fc6_kernel: its kernel. The paper's table 2 compares 7x7 rate 4, 4x4 rate 4 and 8, 3x3 rate 12.
         fc_channels: channels of fc6 and fc7; 1024 for LargeFOV, 4096 for the other three.
         align_corners: of the resize to the picture's size.
+        crf: the dense CRF as a last layer that is trained with the network (`atrous.crf.CRFHead`); a dict has its
+            options. Scores are then log-probabilities on the picture's own grid.
     """
 
     config: ModelConfig
@@ -106,6 +109,7 @@ class DeepLabV1(nn.Module):
         fc6_kernel: int = 3,
         fc_channels: int = 1024,
         align_corners: bool = False,
+        crf: bool | dict[str, float] = False,
     ) -> None:
         super().__init__()
         (rate,) = scale_rates([fc6_rate], 8, backbone.output_stride)
@@ -120,13 +124,16 @@ class DeepLabV1(nn.Module):
             if msc
         )
         self.align_corners = align_corners
+        self.crf = CRFHead(**(crf if isinstance(crf, dict) else {})) if crf is not False else None
 
     def scores(self, x: Tensor) -> dict[str, Tensor]:
-        """Logits on the grid of the output stride, where v1 takes its loss: "out" (N, C, H/8, W/8)."""
+        """Logits on the grid of the output stride, where v1 takes its loss: "out" (N, C, H/8, W/8); see `crf`."""
         features = self.backbone(x)
         out: Tensor = self.head(features[-1])
         for branch, shallow in zip(self.scale_branches, (x, *features[:-1]), strict=False):
             out = out + resize(branch(shallow), out.shape[-2:], self.align_corners)
+        if self.crf is not None:
+            out = self.crf(x, resize(out, x.shape[-2:], self.align_corners))
         return {"out": out}
 
     def forward(self, x: Tensor) -> Tensor:

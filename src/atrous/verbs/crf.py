@@ -1,17 +1,20 @@
-"""`atrous crf`."""
+"""`atrous crf` and `atrous crf search`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
-from atrous.verbs.parser import Parser
+from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
 
 def arguments(words: Sequence[str]) -> Parser:
-    """refine scores or a label map of any origin with the dense CRF of v1 and v2"""
+    """refine scores or a label map of any origin with the dense CRF of v1 and v2; `crf search` finds its parameters"""
+    if list(words[:2]) == ["crf", "search"]:
+        return search_arguments()
     parser = Parser(description=arguments.__doc__)
     parser.add_argument("picture", help="the picture that was segmented")
     parser.add_argument("scores", help=".npy of probabilities (C, H, W), or an index PNG of labels")
@@ -27,7 +30,31 @@ def arguments(words: Sequence[str]) -> Parser:
     return parser
 
 
+def search_arguments() -> Parser:
+    """search the CRF's parameters for a checkpoint, coarse then fine, as the papers do; the best go into it"""
+    parser = Parser(description=search_arguments.__doc__)
+    parser.add_argument("action", choices=("search",))
+    parser.add_argument("checkpoint", help="file that `atrous train` or `atrous import` wrote")
+    parser.add_argument("data", help='folder of the data set, or "scenes"')
+    parser.add_argument("--split", default="val", help="part of the data to search on")
+    parser.add_argument("--pictures", type=int, default=100, help="how many of its pictures")
+    parser.add_argument("--format", default="auto", help="layout of the folder")
+    parser.add_argument(
+        "--data_options", type=dict[str, Any], default={}, help="further options of the layout"
+    )
+    parser.add_argument("--iterations", type=int, default=10, help="of the mean field")
+    parser.add_argument(
+        "--cache", help="folder of probabilities and results (default: beside the checkpoint)"
+    )
+    parser.add_argument("--out", help="write here instead of into the checkpoint")
+    add_protocol_arguments(parser, crf=False)
+    return parser
+
+
 def run(given: Namespace) -> None:
+    if "action" in given:
+        search(given)
+        return
     from atrous import terminal
     from atrous.predict import make_crf, refine_file, write_segmentation
 
@@ -41,3 +68,37 @@ def run(given: Namespace) -> None:
     )
     files = write_segmentation(result, image, Path(given.out), Path(given.picture).stem, given.overwrite)
     terminal.say("\n".join(map(str, files)))
+
+
+def search(given: Namespace) -> None:
+    from atrous import terminal, tuning
+    from atrous.data import open_dataset
+
+    source = Path(given.checkpoint)
+    target = Path(given.out or source)
+    folder = Path(given.cache or source.with_name(f"{source.stem}_crf_search"))
+    terminal.check_writable(target.parent)
+    terminal.check_writable(folder)
+    predictor = make_predictor(given)
+    data = open_dataset(given.data, split=given.split, format=given.format, **given.data_options)
+    with terminal.Bar("probabilities") as bar:
+        found = tuning.search_crf(
+            predictor,
+            data,
+            folder,
+            given.pictures,
+            given.iterations,
+            tuning.weights_digest(source),
+            bar.stage,
+        )
+    terminal.say(found.table())
+    if found.best_miou <= found.plain:
+        terminal.say(f"no CRF is better than none here (mIoU {found.plain:.4f}); {source} stays as it is")
+        return
+    about = {"data": str(given.data), "split": given.split, "pictures": min(given.pictures, len(data))}
+    tuning.write_best(source, target, found, given.iterations, about)
+    chosen = " ".join(f"{name}={value:g}" for name, value in found.best.items())
+    terminal.say(f"mIoU {found.plain:.4f} -> {found.best_miou:.4f} with {chosen}")
+    terminal.say(
+        f"{target}: predicts with it from now on; measure on pictures that were not searched on ({folder} can go)"
+    )

@@ -29,18 +29,20 @@ def complain(message: str) -> int:
     return 2
 
 
-def add_protocol_arguments(parser: Parser) -> None:
+def add_protocol_arguments(parser: Parser, crf: bool = True) -> None:
+    """The flags that `make_predictor` reads; `crf`: those of the CRF too."""
     group = parser.add_argument_group("protocol (default: what the checkpoint says)")
     group.add_argument("--mode", choices=("direct", "resize", "slide"), help="own size, squashed, or windows")
     group.add_argument("--size", type=int, nargs="+", help="side, or height and width, of resize and slide")
     group.add_argument("--longer_side", type=int, help="bring the longer side to this many pixels first")
     group.add_argument("--scales", type=float, nargs="+", help="average over these scales of the picture")
     group.add_argument("--flip", action="store_true", default=None, help="average with the mirrored picture")
-    group.add_argument("--crf", action="store_true", help="refine with the dense CRF of v1 and v2")
-    group.add_argument(
-        "--crf_options", type=dict[str, float], help="its parameters, as bi_w, bi_xy_std, bi_rgb_std"
-    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    if crf:
+        group.add_argument("--crf", action="store_true", help="refine with the dense CRF of v1 and v2")
+        group.add_argument(
+            "--crf_options", type=dict[str, float], help="its parameters, as bi_w, bi_xy_std, bi_rgb_std"
+        )
 
 
 def make_predictor(given: Namespace) -> Any:
@@ -49,7 +51,7 @@ def make_predictor(given: Namespace) -> Any:
     size = given.size and (given.size[0], given.size[-1])
     if given.size and len(given.size) > 2:
         raise InputError("--size takes one side, or height and width")
-    crf = given.crf_options or ({} if given.crf else None)
+    crf = given.get("crf_options") or ({} if given.get("crf") else None)
     return Predictor(
         given.checkpoint, given.mode, size, given.longer_side, given.scales, given.flip, crf, given.device
     )
