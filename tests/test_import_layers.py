@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 
 FLOORS: dict[str, int] = {
     "version": 0, "errors": 0, "layers": 1, "data.labels": 1, "config": 1, "metrics": 1, "schedule": 1, "crf": 1,
-    "losses": 2, "tiling": 2,
+    "losses": 2, "tiling": 2, "download": 2,
     "backbones": 3, "data": 3, "visualize": 3,
     "models": 4,
     "checkpoint": 5, "importers": 6, "info": 5,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from atrous.errors import InputError
-from atrous.verbs import crf, data, evaluate, info, predict, train
+from atrous.verbs import crf, data, evaluate, importing, info, predict, pull, train
 from atrous.verbs.parser import Parser, complain
 from atrous.version import __version__
 
@@ -19,6 +19,8 @@ VERBS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "predict": predict,
     "crf": crf,
+    "import": importing,
+    "pull": pull,
     "info": info,
     "data": data,
 }

@@ -56,27 +56,33 @@ class Report:
     swapped: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
+        return self.render()
+
+    def render(self, most: int = 4) -> str:
+        """The report in lines, `most` names of each kind."""
         c = self.config
+        renamed = [f"{theirs} -> {ours}" for theirs, ours in self.renamed]
         lines = [
             f"{self.path}: {self.source}",
-            f"  model      {c.name}, {c.backbone}, {c.num_classes} classes, output stride {c.output_stride}",
-            f"  taken      {len(self.used) + len(self.renamed)} weights, {len(self.renamed)} of them renamed",
+            f"  {'model':10s} {c.name}, {c.backbone}, {c.num_classes} classes, output stride {c.output_stride}",
         ]
         for title, names in (
+            ("used", self.used),
+            ("renamed", renamed),
             ("left out", self.left_out),
             ("unused", [f"{name} {shape}" for name, shape in self.unused]),
             ("missing", [f"{name} {shape}" for name, shape in self.missing]),
             ("mis-shaped", [f"{name} {theirs}, not {ours}" for name, theirs, ours in self.other_shape]),
             ("new", [f"{name} (another number of classes)" for name in self.swapped]),
         ):
-            shown = names[:MOST_SHOWN] + (
-                [f"... {len(names) - MOST_SHOWN} more"] if len(names) > MOST_SHOWN else []
-            )
-            lines += [f"  {title if i == 0 else '':10s} {name}" for i, name in enumerate(shown)]
+            more = [f"... {len(names) - most} more"] if len(names) > most else []
+            lines += [
+                f"  {title if i == 0 else '':10s} {f'{len(names):4d}' if i == 0 else '':4s} {name}"
+                for i, name in enumerate([*names[:most], *more])
+            ]
         return "\n".join(lines)
 
 
-MOST_SHOWN = 12
 HEAD = "head"
 CLASSES = 21  # where the file has no classifier: create_model's own number
 

@@ -1,0 +1,162 @@
+"""`atrous import` and `atrous pull`: what they write, say and refuse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models.segmentation as torchvision_models
+from PIL import Image
+
+from atrous.cli import main
+from atrous.importers import import_checkpoint, zoo
+from atrous.predict import Predictor
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    build = torchvision_models.deeplabv3_mobilenet_v3_large
+    return dict(build(weights=None, weights_backbone=None, num_classes=21, aux_loss=True).state_dict())
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Run a command in an empty folder; returned: exit code, and what it said."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: str) -> tuple[int, str]:
+        try:
+            main(words)
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return command
+
+
+Run = Callable[..., tuple[int, str]]
+
+
+def test_imported_file_predicts_without_flags(
+    weights: dict[str, torch.Tensor], tmp_path: Path, run: Run
+) -> None:
+    torch.save({"state_dict": {f"module.{k}": v for k, v in weights.items()}, "epoch": 3}, "deeplab.pth")
+    code, said = run("import", "deeplab.pth")
+    assert code == 0
+    assert "deeplab_v3, mobilenet_v3_large, 21 classes" in said
+    assert (
+        "classifier.4.weight -> classifier.weight"
+        in run("import", "deeplab.pth", "--names", "--overwrite")[1]
+    )
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(image).save("photo.png")
+    assert run("predict", "deeplab.safetensors", "photo.png")[0] == 0
+    direct = Predictor(import_checkpoint(weights)).predict(image)
+    assert direct.names[15] == "person"
+    with Image.open(tmp_path / "predictions" / "photo.png") as written:
+        np.testing.assert_array_equal(np.asarray(written), direct.labels)
+
+
+def test_never_overwrites_unasked(weights: dict[str, torch.Tensor], run: Run) -> None:
+    torch.save(weights, "a.pth")
+    assert run("import", "a.pth")[0] == 0
+    before = Path("a.safetensors").read_bytes()
+    code, said = run("import", "a.pth", "--num_classes", "3")
+    assert (code, "exists already" in said) == (2, True)
+    assert Path("a.safetensors").read_bytes() == before
+    assert run("import", "a.pth", "--overwrite")[0] == 0
+
+
+def test_another_number_of_classes_is_warned_of(weights: dict[str, torch.Tensor], run: Run) -> None:
+    torch.save(weights, "a.pth")
+    code, said = run("import", "a.pth", "--num_classes", "5")
+    assert code == 0
+    assert (
+        "warning: classifier.weight, classifier.bias, aux.4.weight and 1 more have new, random weights"
+        in said
+    )
+    assert Predictor("a.safetensors").predict(np.zeros((9, 9, 3), np.uint8)).labels.max() < 5
+
+
+def test_a_missing_head_is_an_error_unless_allowed(weights: dict[str, torch.Tensor], run: Run) -> None:
+    torch.save({k: v for k, v in weights.items() if k != "classifier.4.bias"}, "a.pth")
+    code, said = run("import", "a.pth")
+    assert (code, Path("a.safetensors").exists()) == (2, False)
+    assert "missing, first classifier.bias (21,)" in said and "--allow-missing head" in said
+    assert run("import", "a.pth", "--allow-missing", "head")[0] == 0
+    torch.save({k: v for k, v in weights.items() if k != "backbone.0.0.weight"}, "b.pth")
+    assert run("import", "b.pth", "--allow-missing", "head")[0] == 2
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("touch was_run",)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.write_bytes(b""), "an empty file"),
+        (lambda path: path.write_bytes(b"hello, world, hello"), "no file of weights"),
+        (lambda path: path.mkdir(), "a folder without"),
+        (lambda path: torch.save({"a": RunsCode()}, path), "refused: its pickle wants to run"),
+        (lambda path: torch.save({"epoch": 3}, path), "no dictionary of weights"),
+        (
+            lambda path: torch.save({"encoder.layer.0.weight": torch.ones(2)}, path),
+            "of no source that is known",
+        ),
+        (lambda path: torch.save(torch.nn.Linear(2, 2), path), "refused: its pickle wants to run"),
+    ],
+)
+def test_bad_files(make: Callable[[Path], object], message: str, tmp_path: Path, run: Run) -> None:
+    make(tmp_path / "x.pth")
+    code, said = run("import", "x.pth")
+    assert code == 2
+    assert "x.pth" in said and message in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "was_run").exists() and not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--source", "torchvison"], "did you mean 'torchvision'"),
+        (["--options.foo", "3"], "unknown option of torchvision 'foo'"),
+        (["--output_stride", "7"], "output_stride=7 cannot be had"),
+    ],
+)
+def test_bad_options(words: list[str], message: str, weights: dict[str, torch.Tensor], run: Run) -> None:
+    torch.save(weights, "a.pth")
+    code, said = run("import", "a.pth", *words)
+    assert code == 2
+    assert message in said
+
+
+def test_pull_takes_what_is_in_the_cache_and_names_the_file_otherwise(
+    weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("atrous.download.TIMEOUT", 0.001)  # also where there is a network
+    code, said = run("pull", "torchvision/deeplabv3_mobilenet_v3_large")
+    assert code == 2
+    place = tmp_path / "hub" / "checkpoints" / "deeplabv3_mobilenet_v3_large-fc3c493d.pth"
+    assert f"put it at {place}" in said
+    torch.save(weights, place)
+    assert run("pull", "torchvision/deeplabv3_mobilenet_v3_large")[0] == 0
+    assert Path("deeplabv3_mobilenet_v3_large.safetensors").is_file()
+
+
+def test_pull_says_what_there_is(run: Run) -> None:
+    assert run("pull")[1].split() == zoo.names()
+    code, said = run("pull", "torchvision/deeplabv3_resnet11")
+    assert (code, "did you mean 'torchvision/deeplabv3_resnet101'" in said) == (2, True)
