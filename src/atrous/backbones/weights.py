@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from atrous.backbones.base import Backbone
+from atrous.download import download
 from atrous.errors import InputError, choose
 
 TORCHVISION = (
@@ -82,7 +83,7 @@ def load_pretrained(backbone: Backbone, pretrained: bool | str | Path, *, name: 
     path = _published(backbone, name, pretrained) or Path(pretrained if pretrained is not True else "")
     if not path.is_file():
         raise InputError(f"pretrained={str(pretrained)!r}: there is no such file, and it is not 'imagenet'")
-    weights = _torchvision_names(_without_prefixes(read_weights(path)))
+    weights = torchvision_names(_without_prefixes(read_weights(path)))
     _fit(backbone, weights, source=str(path), name=name)
 
 
@@ -129,19 +130,9 @@ def _published(backbone: Backbone, name: str, pretrained: bool | str | Path) -> 
 
 def _download(url: str, filename: str) -> Path:
     """The file in torch hub's folder, fetched if it is not there yet."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / filename
-    if path.is_file():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     digits = re.search(r"-([0-9a-f]{8,})\.", filename)
-    try:
-        torch.hub.download_url_to_file(url, str(path), digits[1] if digits else None, progress=False)
-    except (OSError, RuntimeError) as error:  # no network; the digest does not agree
-        raise InputError(
-            f"cannot download {url} ({error}). Fetch it on another machine and put it at {path}, "
-            f"or give the path of the file as `pretrained`"
-        ) from error
-    return path
+    path = Path(torch.hub.get_dir()) / "checkpoints" / filename
+    return download(url, path, digits[1] if digits else None)
 
 
 def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -170,7 +161,7 @@ TIMM_OTHERS = {
 }
 
 
-def _torchvision_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def torchvision_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """timm's MobileNetV2 in torchvision's names; anything else untouched."""
     if "blocks.0.0.conv_dw.weight" not in weights or "blocks.1.0.conv_pwl.weight" not in weights:
         return weights
