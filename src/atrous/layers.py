@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -144,8 +144,55 @@ def separable_conv_bn_act(
     return nn.Sequential(*depthwise, *conv_bn_act(in_channels, out_channels, 1))
 
 
-def resize(x: Tensor, size: Sequence[int] | torch.Size, align_corners: bool = False) -> Tensor:
-    """Bilinear resize of (N, C, h, w) to (N, C, *size); a map that has the size already passes untouched."""
+AlignCorners = bool | Literal["asymmetric"]
+
+
+def resize(x: Tensor, size: Sequence[int] | torch.Size, align_corners: AlignCorners = False) -> Tensor:
+    """Bilinear resize of (N, C, h, w) to (N, C, *size); a map that has the size already passes untouched.
+
+    align_corners: True and False as in torch; "asymmetric" is TensorFlow 1's False: row i comes from i * h / H.
+    """
     if tuple(x.shape[-2:]) == tuple(size):
         return x
+    if align_corners == "asymmetric":  # corners aligned on grids that are one longer, the last value repeated
+        height, width = size
+        longer = F.pad(x, (0, 1, 0, 1), mode="replicate")
+        grown = F.interpolate(longer, (height + 1, width + 1), mode="bilinear", align_corners=True)
+        return grown[..., :height, :width]
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+SCALES = (0.5, 0.75, 1.0)  # DeepLab v2 sec. 4.1.2
+
+
+def max_over_scales(
+    scores_at: Callable[[Tensor], dict[str, Tensor]],
+    x: Tensor,
+    scales: Sequence[float],
+    *,
+    training: bool = False,
+    align_corners: AlignCorners = False,
+) -> dict[str, Tensor]:
+    """The element-wise maximum of "out" over scales of the picture (DeepLab v2 sec. 3.2), on the last one's grid.
+
+    scores_at: pictures (N, c, H, W) to scores, on any grid. With more than one scale and `training` also
+    "scale_0.5", ..., each on its own grid; what else the largest picture's scores hold is kept.
+    """
+    pyramid = [scores_at(_zoom(x, scale, align_corners)) for scale in scales]
+    scores = pyramid[-1]
+    out = scores["out"]
+    for smaller in pyramid[:-1]:
+        out = torch.maximum(out, resize(smaller["out"], scores["out"].shape[-2:], align_corners))
+    if training and len(scales) > 1:
+        scores = scores | {f"scale_{scale:g}": y["out"] for scale, y in zip(scales, pyramid, strict=True)}
+    return scores | {"out": out}
+
+
+def _zoom(x: Tensor, scale: float, align_corners: AlignCorners) -> Tensor:
+    """The picture at a scale; the points are exactly 1/scale pixels apart, whatever the size."""
+    if scale == 1 or min(x.shape[-2:]) * scale < 1:
+        return x
+    if align_corners is True:  # the first and the last point stay (Caffe)
+        size = [int((side - 1) * scale) + 1 for side in x.shape[-2:]]
+        return F.interpolate(x, size, mode="bilinear", align_corners=True)
+    return F.interpolate(x, scale_factor=scale, mode="bilinear")

@@ -95,14 +95,34 @@ def read_table(name: str) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]
     return draw_weights(header["shapes"]), pairs, header["step"]
 
 
-def table_difference(name: str, **options: Any) -> float:
+def table_difference(name: str, on_grid: bool = False, **options: Any) -> float:
     """The largest difference between a kept table and our model, imported from the same drawn weights.
 
-    options: of `atrous.import_checkpoint`, for instance source and output_stride.
+    on_grid: the table has the logits of `scores`, before the resize to the picture's size. options: of
+    `atrous.import_checkpoint`, for instance source and output_stride.
     """
     from atrous.importers import import_checkpoint
 
     weights, pairs, step = read_table(name)
     model = import_checkpoint(weights, **options)
     with torch.inference_mode():
-        return max(difference(model(x)[..., ::step, ::step], logits) for x, logits in pairs)
+        return max(difference(_logits(model, x, on_grid)[..., ::step, ::step], logits) for x, logits in pairs)
+
+
+def _logits(model: Any, x: Tensor, on_grid: bool) -> Tensor:
+    logits: Tensor = model.scores(x)["out"] if on_grid else model(x)
+    return logits
+
+
+def live(name: str, theirs: nn.Module, sizes: list[tuple[int, int]], on_grid: bool = False, **options: Any) -> None:
+    """Print the differences of another project's model and ours, imported from its drawn weights. Run by hand.
+
+    on_grid: its logits are those of `scores`. options: of `atrous.import_checkpoint`.
+    """
+    from atrous.importers import import_checkpoint
+
+    ours = import_checkpoint(draw_into(theirs).state_dict(), **options)
+    with torch.inference_mode():
+        for size in sizes:
+            x = draw_picture(*size)
+            print(f"{name} {size[0]}x{size[1]}: {difference(_logits(ours, x, on_grid), theirs(x)):.2g}", flush=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from atrous.errors import InputError
 from atrous.layers import Dilated
 
 
@@ -28,6 +29,17 @@ class Backbone(nn.Module):
     def output_stride(self) -> int:
         return self.strides[-1]
 
+    def keep_stages(self, count: int, after_first: Sequence[nn.Module]) -> None:
+        """Promise the first `count` stages alone; of the others, `after_first[i]` is stage i + 1, nothing is trained.
+
+        Raises InputError for a count that is not 2 .. the number of stages.
+        """
+        if not 2 <= count <= len(self.channels):
+            raise InputError(f"encoder_depth={count} must be 2 to {len(self.channels)}")
+        self.channels, self.strides = self.channels[:count], self.strides[:count]
+        for stage in after_first[count - 1 :]:
+            stage.requires_grad_(False)
+
     def stage_at(self, stride: int) -> int:
         """Index of the deepest stage on the grid of `stride` (4: the low-level features of DeepLab v3+)."""
         stages = [i for i, s in enumerate(self.strides) if s == stride]
@@ -38,7 +50,7 @@ class Backbone(nn.Module):
         return stages[-1]
 
 
-DilateFrom = Literal["first", "second", "next"]
+DilateFrom = Literal["first", "second", "next", "only_first"]
 
 
 def block_rates(plan: Dilated, blocks: int, dilate_from: DilateFrom = "second") -> list[int]:
@@ -48,12 +60,13 @@ def block_rates(plan: Dilated, blocks: int, dilate_from: DilateFrom = "second") 
               the plain network, exactly (torchvision's ResNets, timm, Google's MobileNetV2)
     "first"   the whole stage has the new rate (Caffe's and TF's ResNets, torchvision's MobileNetV3)
     "next"    the whole stage keeps the old rate; the new one begins with the next stage
+    "only_first"  the first block has the new rate, all others rate 1 (mmsegmentation's MobileNetV2)
 
     >>> block_rates(Dilated(stride=1, first_dilation=1, dilation=2), blocks=3)
     [1, 2, 2]
     """
-    first = plan.dilation if dilate_from == "first" else plan.first_dilation
-    rest = plan.first_dilation if dilate_from == "next" else plan.dilation
+    first = plan.dilation if dilate_from in ("first", "only_first") else plan.first_dilation
+    rest = {"next": plan.first_dilation, "only_first": 1}.get(dilate_from, plan.dilation)
     return [first] + [rest] * (blocks - 1)
 
 

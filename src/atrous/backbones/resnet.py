@@ -128,7 +128,7 @@ def make_stage(
         raise InputError(
             f"multi_grid={tuple(multi_grid)} has {len(grid)} rates, the stage has {blocks} blocks"
         )
-    first_rate = block_rates(plan, 1, dilate_from)[0]
+    first_rate, rate = block_rates(plan, 2, dilate_from)
     stage = nn.Sequential()
     for i, unit in enumerate(grid):
         stage.append(
@@ -136,8 +136,8 @@ def make_stage(
                 in_channels,
                 channels,
                 stride=plan.stride if i == 0 else 1,
-                first_dilation=unit * (first_rate if i == 0 else plan.dilation),
-                dilation=unit * plan.dilation,
+                first_dilation=unit * (first_rate if i == 0 else rate),
+                dilation=unit * rate,
                 stride_on_first_1x1=stride_on_first_1x1,
             )
         )
@@ -159,20 +159,25 @@ class ResNet(Backbone):
         *,
         output_stride: int = 16,
         in_channels: int = 3,
-        deep_stem: bool = False,
+        deep_stem: bool | Sequence[int] = False,
         multi_grid: Sequence[int] = (1,),
         dilate_from: DilateFrom = "second",
         stride_on_first_1x1: bool = False,
         ceil_mode: bool = False,
+        encoder_depth: int = 5,
     ) -> None:
         """
         output_stride        32, 16, 8 (also 4, 2): input size / size of the last features
-        deep_stem            conv1 as three 3x3 with 64, 64, 128 channels (PSPNet; Google's "beta" ResNets)
+        deep_stem            conv1 as three 3x3 with 64, 64, 128 channels (PSPNet; Google's "beta" ResNets), or with
+                             the three numbers given (mmsegmentation, timm: 32, 32, 64)
         multi_grid           rates inside conv5_x, times the base rate: (1, 2, 4) in DeepLab v3 sec. 4.1
         dilate_from          "second": the first 3x3 of a stage that lost its stride keeps the old rate
-                             (torchvision, timm); "first": it has the new rate already (Caffe, TF, most)
+                             (torchvision, timm); "first": it has the new rate already (Caffe, TF, most); "next":
+                             the stage keeps the old rate, times multi_grid (mmsegmentation's D16-MG124)
         stride_on_first_1x1  Caffe's bottleneck, as in DeepLab v2; torchvision's has the stride on the 3x3
         ceil_mode            the max pool rounds sizes up (Caffe): one more row and column for even sizes
+        encoder_depth        the stages that are run and give features, 2 .. 5; those behind only keep their weights
+                             (segmentation_models)
 
         Raises InputError for an output stride the network cannot have.
         """
@@ -196,22 +201,26 @@ class ResNet(Backbone):
 
         self.channels = (stem_channels, c2, c3, c4, c5)
         self.strides = tuple(stage_strides(plan)[i] for i in (0, 2, 3, 4, 5))
+        self.keep_stages(encoder_depth, (self.layer1, self.layer2, self.layer3, self.layer4))
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        c1 = self.relu(self.bn1(self.conv1(x)))
-        c2 = self.layer1(self.maxpool(c1))
-        c3 = self.layer2(c2)
-        c4 = self.layer3(c3)
-        c5 = self.layer4(c4)
-        return [c1, c2, c3, c4, c5]
+        features = [self.relu(self.bn1(self.conv1(x)))]
+        x = self.maxpool(features[0])
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4)[: len(self.channels) - 1]:
+            x = layer(x)
+            features.append(x)
+        return features
 
 
-def _stem(in_channels: int, stride: int, deep: bool) -> tuple[nn.Module, int]:
+def _stem(in_channels: int, stride: int, deep: bool | Sequence[int]) -> tuple[nn.Module, int]:
     """conv1 without its last batch norm, and its channels. Names of the deep stem: timm's resnet50s."""
     if not deep:
         return nn.Conv2d(in_channels, STEM_CHANNELS, 7, stride, padding=3, bias=False), STEM_CHANNELS
-    a, b, c = DEEP_STEM_CHANNELS
+    widths = DEEP_STEM_CHANNELS if deep is True else tuple(deep)
+    if len(widths) != 3:
+        raise InputError(f"deep_stem={widths} must be three numbers of channels")
+    a, b, c = widths
     stem = nn.Sequential(
         _conv3x3(in_channels, a, stride),
         BatchNorm2d(a),

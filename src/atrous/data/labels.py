@@ -90,3 +90,43 @@ CAMVID = Labels(
     ),
     void_colours=((0, 0, 0),),
 )
+
+_CITYSCAPES_NAMES = (
+    "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky person rider car truck "
+    "bus train motorcycle bicycle"
+)
+
+# The 19 classes that are evaluated, in the order of their train ids (cityscapesScripts, helpers/labels.py).
+CITYSCAPES = Labels(
+    names=tuple(name.replace("_", " ") for name in _CITYSCAPES_NAMES.split()),
+    palette=(
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (102, 102, 156),
+        (190, 153, 153),
+        (153, 153, 153),
+        (250, 170, 30),
+        (220, 220, 0),
+        (107, 142, 35),
+        (152, 251, 152),
+        (70, 130, 180),
+        (220, 20, 60),
+        (255, 0, 0),
+        (0, 0, 142),
+        (0, 0, 70),
+        (0, 60, 100),
+        (0, 80, 100),
+        (0, 0, 230),
+        (119, 11, 32),
+    ),
+    void_colours=((0, 0, 0),),
+)
+
+_ADE20K_31_NAMES = (
+    "other wall building sky floor tree ceiling road bed windowpane grass cabinet sidewalk person earth door table "
+    "mountain plant curtain chair car water painting sofa shelf house sea mirror rug field armchair"
+)
+
+# The 31 most frequent classes of ADE20K behind one for all others (the mobile networks of MLPerf).
+ADE20K_31 = Labels.named(_ADE20K_31_NAMES.split())

@@ -25,18 +25,17 @@ training: crop 321, batch 10, 20,000 iterations, poly 0.9 from 2.5e-4, the loss 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.backbones.base import Backbone
 from atrous.backbones.vgg import VGG
 from atrous.config import ModelConfig
+from atrous.crf import CRFHead
 from atrous.errors import choose
-from atrous.layers import resize, scale_rates
+from atrous.layers import SCALES, max_over_scales, resize, scale_rates
 
 # at output stride 8 (sec. 4.1.2)
 HEADS: dict[str, tuple[int, ...]] = {
@@ -44,7 +43,6 @@ HEADS: dict[str, tuple[int, ...]] = {
     "aspp_s": (2, 4, 8, 12),
     "large_fov": (12,),
 }
-SCALES = (0.5, 0.75, 1.0)  # sec. 4.1.2
 
 
 def score_conv(in_channels: int, num_classes: int, rate: int, kernel: int = 3) -> nn.Conv2d:
@@ -78,8 +76,11 @@ class DeepLabV2(nn.Module):
         num_classes: C.
         head: "aspp_l" (rates 6, 12, 18, 24), "aspp_s" (2, 4, 8, 12) or "large_fov" (12), at output stride 8
             and in proportion at others.
+        atrous_rates: rates of the branches as they are, in place of the head's.
         msc: the maximum over three scales of the picture.
         align_corners: of every resize.
+        crf: the dense CRF as a last layer that is trained with the network (`atrous.crf.CRFHead`); a dict has its
+            options. Scores are then log-probabilities on the picture's own grid.
 
     Raises InputError for an unknown head.
     """
@@ -92,17 +93,21 @@ class DeepLabV2(nn.Module):
         num_classes: int = 21,
         *,
         head: Literal["aspp_l", "aspp_s", "large_fov"] = "aspp_l",
+        atrous_rates: Sequence[int] | None = None,
         msc: bool = False,
         align_corners: bool = False,
+        crf: bool | dict[str, float] = False,
     ) -> None:
         super().__init__()
         rates = scale_rates(HEADS[choose("head", head, HEADS)], 8, backbone.output_stride)
+        rates = rates if atrous_rates is None else tuple(atrous_rates)
         channels = backbone.channels[-1]
         self.backbone = backbone
         branch = fc_branch if isinstance(backbone, VGG) else score_conv
         self.branches = nn.ModuleList(branch(channels, num_classes, rate) for rate in rates)
         self.scales = SCALES if msc else (1.0,)
         self.align_corners = align_corners
+        self.crf = CRFHead(**(crf if isinstance(crf, dict) else {})) if crf is not False else None
 
     def scores(self, x: Tensor) -> dict[str, Tensor]:
         """Logits on the grid of the output stride: "out" (N, C, h, w).
@@ -110,32 +115,23 @@ class DeepLabV2(nn.Module):
         With `msc` in training also "scale_0.5", "scale_0.75" and "scale_1", each on its own grid: the paper
         adds up four losses (sec. 4.1.2).
         """
-        pyramid = [self._branch_sum(self._zoom(x, scale)) for scale in self.scales]
-        largest = pyramid[-1].shape[-2:]
-        out = pyramid[-1]
-        for smaller in pyramid[:-1]:
-            out = torch.maximum(out, resize(smaller, largest, self.align_corners))
-        scores = {"out": out}
-        if self.training and len(pyramid) > 1:
-            scores |= {f"scale_{scale:g}": y for scale, y in zip(self.scales, pyramid, strict=True)}
+        scores = max_over_scales(
+            self._branch_sum, x, self.scales, training=self.training, align_corners=self.align_corners
+        )
+        if self.crf is not None:
+            scores["out"] = self.crf(x, resize(scores["out"], x.shape[-2:], self.align_corners))
         return scores
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (N, in_channels, H, W), H and W from 1 up, to logits (N, C, H, W)."""
         return resize(self.scores(x)["out"], x.shape[-2:], self.align_corners)
 
-    def _branch_sum(self, x: Tensor) -> Tensor:
+    def _branch_sum(self, x: Tensor) -> dict[str, Tensor]:
         features = self.backbone(x)[-1]
         total: Tensor = self.branches[0](features)
         for branch in self.branches[1:]:
             total = total + branch(features)
-        return total
-
-    def _zoom(self, x: Tensor, scale: float) -> Tensor:
-        """The picture at a scale; the points are exactly 1/scale pixels apart, whatever the size."""
-        if scale == 1 or min(x.shape[-2:]) * scale < 1:
-            return x
-        return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=self.align_corners)
+        return {"out": total}
 
     def initialise_from_vgg(self, decimated: Mapping[str, Tensor]) -> None:
         """Start fc6 and fc7 of every branch from VGG's own, as `backbones.vgg.decimate_fc` gives them."""

@@ -33,7 +33,16 @@ from atrous.backbones.base import Backbone
 from atrous.backbones.resnet import CHANNELS, STRIDES, ResNet, make_stage
 from atrous.config import ModelConfig
 from atrous.errors import InputError, choose
-from atrous.layers import conv_bn_act, dilate, resize, scale_rates, separable_conv_bn_act
+from atrous.layers import (
+    SCALES,
+    AlignCorners,
+    conv_bn_act,
+    dilate,
+    max_over_scales,
+    resize,
+    scale_rates,
+    separable_conv_bn_act,
+)
 
 
 def aspp_rates(output_stride: int) -> tuple[int, ...]:
@@ -154,8 +163,11 @@ class DeepLabV3(nn.Module):
         extra_conv: torchvision's 3x3 conv + BN + ReLU before the classifier.
         aux: torchvision's auxiliary head, an FCN that is scored in training only.
         aux_stage: the backbone's stage under it; -2 is block 3 of a ResNet.
+        aux_channels: of its 3x3 convolution. None: a quarter of the stage's.
+        msc: v2's maximum over three scales of the picture (kazuto1011).
         dropout: after the ASPP. 0.1 in the authors' code, 0.5 in torchvision.
-        align_corners: of the resize to the picture's size; True for weights from the authors' code.
+        align_corners: of the resize to the picture's size; True for weights from the authors' code, "asymmetric" for
+            some of their TFLite files (see `layers.resize`).
 
     Raises InputError for an unknown form, or "cascade" on another backbone than a ResNet.
     """
@@ -175,8 +187,10 @@ class DeepLabV3(nn.Module):
         extra_conv: bool = False,
         aux: bool = False,
         aux_stage: int = -2,
+        aux_channels: int | None = None,
+        msc: bool = False,
         dropout: float = 0.1,
-        align_corners: bool = False,
+        align_corners: AlignCorners = False,
     ) -> None:
         super().__init__()
         choose("form", form, ("aspp", "cascade"))
@@ -197,12 +211,21 @@ class DeepLabV3(nn.Module):
         out = self.context.out_channels
         self.extra_conv = conv_bn_act(out, out, 3) if extra_conv else nn.Identity()
         self.classifier = classifier(out, num_classes)
-        self.aux = _fcn_head(backbone.channels[aux_stage], num_classes) if aux else None
+        self.aux = fcn_head(backbone.channels[aux_stage], num_classes, aux_channels) if aux else None
         self.aux_stage = aux_stage
+        self.scales = SCALES if msc else (1.0,)
         self.align_corners = align_corners
 
     def scores(self, x: Tensor) -> dict[str, Tensor]:
-        """Logits on the grid of the output stride: "out" (N, C, h, w), with `aux` in training also "aux"."""
+        """Logits on the grid of the output stride: "out" (N, C, h, w), with `aux` in training also "aux".
+
+        With `msc` in training also "scale_0.5", "scale_0.75" and "scale_1", each on its own grid.
+        """
+        return max_over_scales(
+            self._scores, x, self.scales, training=self.training, align_corners=self.align_corners
+        )
+
+    def _scores(self, x: Tensor) -> dict[str, Tensor]:
         features = self.backbone(x)
         scores = {"out": self.classifier(self.extra_conv(self.context(features[-1])))}
         if self.training and self.aux is not None:
@@ -223,9 +246,9 @@ class DeepLabV3(nn.Module):
         return [(list(self.backbone.parameters()), 1.0), (head, 10.0)]
 
 
-def _fcn_head(in_channels: int, num_classes: int) -> nn.Sequential:
-    """torchvision's FCNHead: 3x3 conv to a quarter of the channels + BN + ReLU, dropout 0.1, 1x1 to C."""
-    channels = in_channels // 4
+def fcn_head(in_channels: int, num_classes: int, channels: int | None = None) -> nn.Sequential:
+    """torchvision's FCNHead: 3x3 conv + BN + ReLU, dropout 0.1, 1x1 to C. channels: None is in_channels / 4."""
+    channels = channels or in_channels // 4
     return nn.Sequential(
         *conv_bn_act(in_channels, channels, 3), nn.Dropout(0.1), classifier(channels, num_classes)
     )

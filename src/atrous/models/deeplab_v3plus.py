@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from atrous.backbones.base import Backbone
 from atrous.config import ModelConfig
-from atrous.layers import conv_bn_act, resize
-from atrous.models.deeplab_v3 import ASPP, Separable, aspp_rates, choose_conv, classifier
+from atrous.layers import SCALES, AlignCorners, conv_bn_act, max_over_scales, resize
+from atrous.models.deeplab_v3 import ASPP, Separable, aspp_rates, choose_conv, classifier, fcn_head
 
 LOW_LEVEL_STRIDE = 4  # sec. 3.1
 LOW_LEVEL_CHANNELS = 48  # sec. 4.1, tab. 1
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         channels: int = 256,
         convs: int = 2,
         separable: Separable = False,
-        align_corners: bool = False,
+        align_corners: AlignCorners = False,
     ) -> None:
         super().__init__()
         conv3x3 = choose_conv(separable)
@@ -69,12 +69,18 @@ class DeepLabV3Plus(nn.Module):
             (): no atrous branches, for mobile backbones.
         separable: atrous separable 3x3 convolutions in ASPP and decoder; "plain": without batch norm between their
             halves (segmentation_models, VainF).
+        aspp_separable: of the ASPP's branches alone. None: as `separable` (segmentation_models has both).
         channels: of ASPP and decoder; 512 in mmsegmentation.
         project_kernel: of the convolution behind the ASPP's branches; 3 in mmsegmentation.
         aspp_conv: one more 3x3 convolution behind the ASPP (segmentation_models).
         decoder_convs: 3x3 convolutions in the decoder; 1 in segmentation_models and VainF.
+        aux: an auxiliary FCN head that is scored in training only (mmsegmentation).
+        aux_stage: the backbone's stage under it; -2 is block 3 of a ResNet.
+        aux_channels: of its 3x3 convolution. None: a quarter of the stage's.
+        msc: v2's maximum over three scales of the picture, at the picture's size (kazuto1011).
         dropout: after the ASPP (authors' code: 0.1).
-        align_corners: of every resize; True for weights from the authors' code.
+        align_corners: of every resize; True for weights from the authors' code, "asymmetric" for some of their TFLite
+            files (see `layers.resize`).
 
     Raises ValueError where the backbone has no features at stride 4.
     """
@@ -88,12 +94,17 @@ class DeepLabV3Plus(nn.Module):
         *,
         atrous_rates: Sequence[int] | None = None,
         separable: Separable = False,
+        aspp_separable: Separable | None = None,
         channels: int = 256,
         project_kernel: int = 1,
         aspp_conv: bool = False,
         decoder_convs: int = 2,
+        aux: bool = False,
+        aux_stage: int = -2,
+        aux_channels: int | None = None,
+        msc: bool = False,
         dropout: float = 0.1,
-        align_corners: bool = False,
+        align_corners: AlignCorners = False,
     ) -> None:
         super().__init__()
         rates = aspp_rates(backbone.output_stride) if atrous_rates is None else atrous_rates
@@ -103,7 +114,7 @@ class DeepLabV3Plus(nn.Module):
             backbone.channels[-1],
             rates,
             channels=channels,
-            separable=separable,
+            separable=separable if aspp_separable is None else aspp_separable,
             project_kernel=project_kernel,
             dropout=dropout,
         )
@@ -117,14 +128,31 @@ class DeepLabV3Plus(nn.Module):
             align_corners=align_corners,
         )
         self.classifier = classifier(channels, num_classes)
+        self.aux = fcn_head(backbone.channels[aux_stage], num_classes, aux_channels) if aux else None
+        self.aux_stage = aux_stage
+        self.scales = SCALES if msc else (1.0,)
         self.align_corners = align_corners
 
     def scores(self, x: Tensor) -> dict[str, Tensor]:
-        """Logits on the decoder's grid: "out" (N, C, H/4, W/4)."""
+        """Logits on the decoder's grid: "out" (N, C, H/4, W/4), with `aux` in training also "aux".
+
+        With `msc` at the picture's size, and in training also "scale_0.5", "scale_0.75" and "scale_1".
+        """
+        return max_over_scales(
+            self._scores, x, self.scales, training=self.training, align_corners=self.align_corners
+        )
+
+    def _scores(self, x: Tensor) -> dict[str, Tensor]:
         features = self.backbone(x)
         encoded = self.aspp_conv(self.aspp(features[-1]))
         decoded = self.decoder(encoded, features[self.low_level_stage])
-        return {"out": self.classifier(decoded)}
+        out: Tensor = self.classifier(decoded)
+        if len(self.scales) > 1:
+            out = resize(out, x.shape[-2:], self.align_corners)
+        scores = {"out": out}
+        if self.training and self.aux is not None:
+            scores["aux"] = self.aux(features[self.aux_stage])
+        return scores
 
     def forward(self, x: Tensor) -> Tensor:
         """Pictures (N, in_channels, H, W), H and W from 1 up, to logits (N, C, H, W)."""

@@ -34,12 +34,20 @@ class PyramidPooling(nn.Module):
     """(N, c, h, w) to (N, 2c, h, w): the features, and their means over b x b regions for b in `bins`."""
 
     def __init__(
-        self, in_channels: int, bins: Sequence[int] = (1, 2, 3, 6), align_corners: bool = False
+        self,
+        in_channels: int,
+        bins: Sequence[int] = (1, 2, 3, 6),
+        align_corners: bool = False,
+        channels: int | None = None,
+        norm_at_1: bool = True,
     ) -> None:
         super().__init__()
-        channels = in_channels // len(bins)
+        channels = channels or in_channels // len(bins)
         self.bins = tuple(bins)
-        self.levels = nn.ModuleList(conv_bn_act(in_channels, channels, 1) for _ in bins)
+        self.levels = nn.ModuleList(
+            conv_bn_act(in_channels, channels, 1) if size > 1 or norm_at_1 else _conv_act(in_channels, channels)
+            for size in bins
+        )
         self.out_channels = in_channels + channels * len(bins)
         self.align_corners = align_corners
 
@@ -57,8 +65,13 @@ class PSPNet(nn.Module):
     Args:
         backbone: a built backbone.
         num_classes: C.
-        bins: sizes of the pooled grids; each level has 1/len(bins) of the backbone's channels.
+        bins: sizes of the pooled grids.
         aux: the auxiliary head on the stage before the last, scored in training only.
+        channels: of every level of the pyramid and of the head. None: 1/len(bins) and a quarter of the backbone's.
+        aux_channels: of the auxiliary head. None: a quarter of its stage's.
+        head_channels: of the head alone. None: as `channels` says.
+        head_kernel, classifier_kernel: of the head's two convolutions; 1 and 3 in segmentation_models.
+        norm_at_1: batch norm in the level of bin 1; without it the convolution has a bias (segmentation_models).
         dropout: before both classifiers.
         align_corners: of every resize; True for weights from the authors' code.
     """
@@ -74,15 +87,22 @@ class PSPNet(nn.Module):
         aux: bool = True,
         dropout: float = 0.1,
         align_corners: bool = False,
+        channels: int | None = None,
+        aux_channels: int | None = None,
+        head_channels: int | None = None,
+        head_kernel: int = 3,
+        classifier_kernel: int = 1,
+        norm_at_1: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.pyramid = PyramidPooling(backbone.channels[-1], bins, align_corners)
+        self.pyramid = PyramidPooling(backbone.channels[-1], bins, align_corners, channels, norm_at_1)
         # a quarter of the channels: 2048 -> 512 here, 1024 -> 256 in the auxiliary head (authors' code)
-        channels = backbone.channels[-1] // 4
-        self.head = _head(self.pyramid.out_channels, channels, num_classes, dropout)
+        channels = head_channels or channels or backbone.channels[-1] // 4
+        kernels = head_kernel, classifier_kernel
+        self.head = _head(self.pyramid.out_channels, channels, num_classes, dropout, kernels)
         aux_in = backbone.channels[-2]
-        self.aux = _head(aux_in, aux_in // 4, num_classes, dropout) if aux else None
+        self.aux = _head(aux_in, aux_channels or aux_in // 4, num_classes, dropout) if aux else None
         self.align_corners = align_corners
 
     def scores(self, x: Tensor) -> dict[str, Tensor]:
@@ -103,7 +123,12 @@ class PSPNet(nn.Module):
         return [(list(self.backbone.parameters()), 1.0), (head, 10.0)]
 
 
-def _head(in_channels: int, channels: int, num_classes: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        *conv_bn_act(in_channels, channels, 3), nn.Dropout(dropout), nn.Conv2d(channels, num_classes, 1)
-    )
+def _head(
+    in_channels: int, channels: int, num_classes: int, dropout: float, kernels: tuple[int, int] = (3, 1)
+) -> nn.Sequential:
+    last = nn.Conv2d(channels, num_classes, kernels[1], padding=kernels[1] // 2)
+    return nn.Sequential(*conv_bn_act(in_channels, channels, kernels[0]), nn.Dropout(dropout), last)
+
+
+def _conv_act(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 1), nn.ReLU(inplace=True))

@@ -1,0 +1,193 @@
+"""mmsegmentation's DeepLab v3, v3+ and PSPNet, on ResNets (v1c with the deep stem, and plain) and MobileNetV2.
+
+Heads of 512 channels, a 3x3 convolution behind the branches, an auxiliary FCN head on block 3. Image pooling is the
+first of its branches and the last of ours. "D8": the first unit of a dilated block keeps the old rate; in MobileNetV2
+the first block of a row alone is dilated. "D16-MG124": rates 1, 2, 4 in block 4, not times 2.
+Its checkpoints tell class names and colours, and what the training's settings were.
+https://github.com/open-mmlab/mmsegmentation
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from atrous.backbones.mobilenet_v2 import BLOCKS
+from atrous.config import ModelConfig, Protocol
+from atrous.data.labels import Labels, voc_palette
+from atrous.importers.convert import Converted, Source
+from atrous.importers.files import Content
+from atrous.importers.label_names import labels_for
+from atrous.importers.names import Table, rename
+
+DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
+STEM = {0: "conv1.0", 1: "conv1.1", 3: "conv1.3", 4: "conv1.4", 6: "conv1.6", 7: "bn1"}
+HEAD = "decode_head"
+AUX = "auxiliary_head"
+RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
+
+
+def recognise(content: Content) -> bool:
+    names = content.tensors.keys()
+    branches = {f"{HEAD}.aspp_modules.0.conv.weight", f"{HEAD}.psp_modules.0.1.conv.weight"}
+    others = any(name.startswith((f"{HEAD}.lateral_convs.", f"{HEAD}.convs.")) for name in names)  # UPerNet
+    return (
+        {f"{HEAD}.conv_seg.weight", f"{HEAD}.bottleneck.conv.weight"} <= names
+        and bool(branches & names)
+        and not others
+    )
+
+
+def convert(
+    content: Content, output_stride: int | None = None, align_corners: bool | None = None
+) -> Converted:
+    """Both default to what the file's settings say, and where it has none to 8 and False. align_corners: True in its
+    769x769 configs. output_stride 16 is D16-MG124.
+    """
+    weights = dict(content.tensors)
+    settings = _settings(content.extras)
+    corners = "align_corners=True" in settings if align_corners is None else align_corners
+    backbone, table, options = _backbone(content)
+    stride = output_stride or _output_stride(settings, backbone) or 8
+    classes, channels = weights[f"{HEAD}.conv_seg.weight"].shape[:2]
+    options |= {
+        "align_corners": corners,
+        "channels": channels,
+        "dropout": 0.1,
+        "aux": f"{AUX}.conv_seg.weight" in weights,
+    }
+    if options["aux"]:
+        options["aux_channels"] = weights[f"{AUX}.conv_seg.weight"].shape[1]
+    if f"{HEAD}.psp_modules.0.1.conv.weight" in weights:
+        model = "pspnet"
+        table |= _conv(f"{HEAD}.bottleneck", "head") | {f"{HEAD}.conv_seg": "head.4"}
+        for i in range(4):
+            table |= _conv(f"{HEAD}.psp_modules.{i}.1", f"pyramid.levels.{i}")
+        table |= _conv(f"{AUX}.convs.0", "aux") | {f"{AUX}.conv_seg": "aux.4"}
+    else:
+        plus = f"{HEAD}.sep_bottleneck.0.depthwise_conv.conv.weight" in weights
+        model, aspp = ("deeplab_v3plus", "aspp") if plus else ("deeplab_v3", "context")
+        options |= {"project_kernel": 3, "atrous_rates": RATES.get(stride), "separable": plus}
+        if stride == 16 and backbone.startswith("resnet"):
+            options |= {"dilate_from": "next", "multi_grid": (1, 2, 4)}
+        table |= _aspp(aspp, plus) | (_decoder() if plus else {}) | {f"{HEAD}.conv_seg": "classifier"}
+        table |= _conv(f"{AUX}.convs.0", "aux") | {f"{AUX}.conv_seg": "aux.4"}
+        project = f"{HEAD}.bottleneck.conv.weight"  # its input: image pooling, then the others
+        weights[project] = torch.cat([weights[project][:, channels:], weights[project][:, :channels]], dim=1)
+    config = ModelConfig(model, backbone, classes, stride, options=options)
+    return Converted(
+        config, rename(weights, table), labels=_labels(content.extras, classes), protocol=_protocol(settings)
+    )
+
+
+def _backbone(content: Content) -> tuple[str, Table, dict[str, Any]]:
+    """(our name, names, options)."""
+    weights = content.tensors
+    if "backbone.layer1.0.conv.0.conv.weight" in weights:
+        return "mobilenet_v2", _mobilenet(), {"dilate_from": "only_first"}
+    units = len({name.split(".")[2] for name in weights if name.startswith("backbone.layer3.")})
+    if units not in DEPTHS or "backbone.layer1.0.conv3.weight" not in weights:
+        raise content.error(f"its backbone is not among {', '.join(DEPTHS.values())}, mobilenet_v2")
+    options: dict[str, Any] = {"dilate_from": "second", "multi_grid": (1,), "deep_stem": False}
+    table: Table = {"backbone": "backbone"}
+    if "backbone.stem.0.weight" in weights:
+        options["deep_stem"] = tuple(len(weights[f"backbone.stem.{i}.weight"]) for i in (0, 3, 6))
+        table |= {f"backbone.stem.{i}": f"backbone.{ours}" for i, ours in STEM.items()}
+    return DEPTHS[units], table, options
+
+
+def _conv(theirs: str, ours: str) -> Table:
+    """Its ConvModule: a convolution and a batch norm."""
+    return {f"{theirs}.conv": f"{ours}.0", f"{theirs}.bn": f"{ours}.1"}
+
+
+def _separable(theirs: str, ours: str) -> Table:
+    """Depthwise, batch norm, ReLU, then pointwise, batch norm, ReLU."""
+    return _conv(f"{theirs}.depthwise_conv", ours) | {
+        f"{theirs}.pointwise_conv.conv": f"{ours}.3",
+        f"{theirs}.pointwise_conv.bn": f"{ours}.4",
+    }
+
+
+def _aspp(ours: str, separable: bool) -> Table:
+    table = _conv(f"{HEAD}.bottleneck", f"{ours}.project")
+    table |= _conv(f"{HEAD}.image_pool.1", f"{ours}.branches.4.conv")
+    table |= _conv(f"{HEAD}.aspp_modules.0", f"{ours}.branches.0")
+    branch = _separable if separable else _conv
+    for i in range(1, 4):
+        table |= branch(f"{HEAD}.aspp_modules.{i}", f"{ours}.branches.{i}")
+    return table
+
+
+def _decoder() -> Table:
+    table = _conv(f"{HEAD}.c1_bottleneck", "decoder.reduce")
+    for i in range(2):
+        table |= _separable(f"{HEAD}.sep_bottleneck.{i}", f"decoder.refine.{i}")
+    return table
+
+
+def _mobilenet() -> Table:
+    """Rows of inverted residuals, each with its own count of blocks; ours are in one row."""
+    table = _conv("backbone.conv1", "backbone.features.0")
+    feature = 0
+    for row, (expansion, _, blocks, _) in enumerate(BLOCKS, 1):
+        for i in range(blocks):
+            feature += 1
+            theirs, ours = f"backbone.layer{row}.{i}.conv", f"backbone.features.{feature}.conv"
+            last = 1 if expansion == 1 else 2
+            for part in range(last):
+                table |= _conv(f"{theirs}.{part}", f"{ours}.{part}")
+            table |= {f"{theirs}.{last}.conv": f"{ours}.{last}", f"{theirs}.{last}.bn": f"{ours}.{last + 1}"}
+    return table
+
+
+def _meta(extras: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = extras.get("meta")
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def _settings(extras: Mapping[str, Any]) -> str:
+    """The text of the training's settings without white space; "" where the file has none."""
+    meta = _meta(extras)
+    text = meta.get("cfg", meta.get("config", ""))
+    return re.sub(r"\s", "", text) if isinstance(text, str) else ""
+
+
+def _output_stride(settings: str, backbone: str) -> int | None:
+    found = re.search(r"[(,]strides=[(\[]([\d,]{1,20})[)\]]", settings)
+    if not found:
+        return None
+    stride = 2 if backbone == "mobilenet_v2" else 4
+    for number in found[1].strip(",").split(","):
+        stride *= int(number)
+    return stride
+
+
+def _protocol(settings: str) -> Protocol:
+    """Its 769x769 configs move windows; the others take a picture whole."""
+    found = re.search(r"mode='slide'.{0,80}?crop_size=[(\[](\d{1,5}),(\d{1,5})", settings)
+    return Protocol("slide", (int(found[1]), int(found[2]))) if found else Protocol()
+
+
+def _labels(extras: Mapping[str, Any], classes: int) -> Labels | None:
+    """Class names and colours as the file has them; those of the data set with this many classes otherwise."""
+    meta = _meta(extras)
+    data = meta.get("dataset_meta")
+    data = data if isinstance(data, Mapping) else {}
+    names = data.get("classes", meta.get("CLASSES"))
+    colours = data.get("palette", meta.get("PALETTE"))
+    if not isinstance(names, (list, tuple)) or len(names) != classes:
+        return labels_for(classes)
+    try:
+        palette = tuple((int(r), int(g), int(b)) for r, g, b in colours)
+    except (TypeError, ValueError):
+        palette = ()
+    if len(palette) != classes or not all(0 <= c <= 255 for colour in palette for c in colour):
+        palette = voc_palette(classes)
+    return Labels(tuple(map(str, names)), palette, Labels.named(names).ignore_index)
+
+
+SOURCE = Source("mmsegmentation: DeepLab v3, v3+, PSPNet", recognise, convert)

@@ -1,0 +1,162 @@
+"""The logits of mmsegmentation's models, from kept tables (make_mmseg.py writes them)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from seeded import difference, read_table, table_difference
+
+from atrous.data.labels import CITYSCAPES
+from atrous.errors import InputError
+from atrous.importers import import_checkpoint
+from atrous.importers.label_names import labels_for
+from atrous.models import create_model
+
+AGAINST = "mmsegmentation 1.2.2, a kept table"
+MODELS = ("deeplabv3", "deeplabv3plus", "pspnet")
+CASES: dict[str, dict[str, Any]] = {
+    f"{m}_{backbone}-d8": {} for m in MODELS for backbone in ("r50", "r50b", "m-v2")
+}
+CASES |= {"deeplabv3plus_r101-d8": {}}
+CASES |= {f"{m}_r50-d8_769x769": {"align_corners": True} for m in MODELS}
+CASES |= {f"{m}_r50-d16-mg124": {"output_stride": 16} for m in MODELS[:2]}
+CASES |= {"pspnet_r50-d32": {"output_stride": 32}}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_are_mmsegs(name: str, prove: Any) -> None:
+    prove("mmseg", name, table_difference(f"mmseg_{name}", **CASES[name]), AGAINST)
+
+
+WRONG: list[tuple[str, dict[str, Any]]] = [
+    ("deeplabv3_r50b-d8", {"dilate_from": "first"}),
+    ("deeplabv3_r50b-d8", {"atrous_rates": (6, 12, 18)}),
+    ("deeplabv3_m-v2-d8", {"dilate_from": "first"}),
+    ("deeplabv3_r50-d8_769x769", {"align_corners": False}),
+    ("deeplabv3_r50-d16-mg124", {"dilate_from": "second"}),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG)
+def test_a_wrong_option_would_show(name: str, wrong: dict[str, Any]) -> None:
+    weights, pairs, step = read_table(f"mmseg_{name}")
+    right = import_checkpoint(weights, **CASES[name])
+    c = right.config
+    other = create_model(c.name, c.backbone, c.num_classes, c.output_stride, **c.options | wrong).eval()
+    other.load_state_dict(right.state_dict())
+    x, logits = pairs[0]
+    with torch.inference_mode():
+        assert difference(other(x)[..., ::step, ::step], logits) > 0.01
+
+
+def test_the_order_of_the_branches_would_show() -> None:
+    """Image pooling is its first branch and our last: the convolution behind them is permuted."""
+    weights, pairs, step = read_table("mmseg_deeplabv3_r50b-d8")
+    model = import_checkpoint(weights)
+    with torch.no_grad():
+        model.get_parameter("context.project.0.weight").copy_(weights["decode_head.bottleneck.conv.weight"])
+        x, logits = pairs[0]
+        assert difference(model(x)[..., ::step, ::step], logits) > 0.01
+
+
+def test_the_auxiliary_head_has_its_weights() -> None:
+    for name in ("deeplabv3_r50b-d8", "deeplabv3plus_m-v2-d8", "pspnet_m-v2-d8"):
+        weights, _, _ = read_table(f"mmseg_{name}")
+        ours = import_checkpoint(weights).state_dict()
+        for theirs, mine in (("convs.0.conv", "0"), ("convs.0.bn", "1"), ("conv_seg", "4")):
+            assert torch.equal(weights[f"auxiliary_head.{theirs}.weight"], ours[f"aux.{mine}.weight"])
+
+
+SETTINGS = """
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    type='EncoderDecoder',
+    backbone=dict(
+        type='MobileNetV2', dilations=(1, 1, 1, 2, 2, 4, 4), strides=(1, 2, 2, 1, 1, 1, 1)),
+    decode_head=dict(type='PSPHead', align_corners=True),
+    test_cfg=dict(mode='slide', crop_size=(769, 769), stride=(513, 513)))
+"""
+OLD = {
+    "mmseg_version": "0.5",
+    "config": SETTINGS,
+    "CLASSES": list("abcdefg"),
+    "PALETTE": [[i, 0, 9] for i in range(7)],
+}
+NEW = {
+    "cfg": SETTINGS,
+    "dataset_meta": {"classes": tuple("abcdefg"), "palette": [[i, 0, 9] for i in range(7)]},
+}
+
+
+@pytest.mark.parametrize("meta", [OLD, NEW])
+def test_a_checkpoint_tells_classes_and_settings(meta: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "pspnet_769x769.pth"
+    torch.save({"meta": meta, "state_dict": read_table("mmseg_pspnet_m-v2-d8")[0]}, path)
+    model = import_checkpoint(path)
+    assert model.report.source == "mmseg"
+    assert not (model.report.unused or model.report.left_out or model.report.missing)
+    assert model.metadata.labels.names == tuple("abcdefg")
+    assert model.metadata.labels.palette[1] == (1, 0, 9)
+    assert (model.config.output_stride, model.config.options["align_corners"]) == (8, True)
+    assert (model.metadata.protocol.mode, model.metadata.protocol.size) == ("slide", (769, 769))
+    assert import_checkpoint(path, align_corners=False).config.options["align_corners"] is False
+
+
+def test_settings_tell_d16() -> None:
+    weights = read_table("mmseg_deeplabv3_r50-d16-mg124")[0]
+    from atrous.importers.files import Content
+    from atrous.importers.mmseg import convert
+
+    settings = SETTINGS.replace("(1, 2, 2, 1, 1, 1, 1)", "(1, 2, 2, 1)")
+    found = convert(Content("f", "torch", weights, {"meta": {"cfg": settings}})).config
+    assert (found.output_stride, found.options["atrous_rates"]) == (16, (6, 12, 18))
+    assert found.options["multi_grid"] == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"CLASSES": 7, "PALETTE": None},
+        {"CLASSES": list("abc")},
+        {"dataset_meta": "x", "cfg": 5},
+        {"CLASSES": list("abcdefg"), "PALETTE": [[999, 0, 0]] * 7},
+        7,
+    ],
+)
+def test_damaged_metadata_is_not_believed(meta: Any, tmp_path: Path) -> None:
+    torch.save({"meta": meta, "state_dict": read_table("mmseg_pspnet_m-v2-d8")[0]}, tmp_path / "f.pth")
+    labels = import_checkpoint(tmp_path / "f.pth").metadata.labels
+    assert len(labels) == 7
+    assert max(max(colour) for colour in labels.palette) <= 255
+
+
+def test_class_count_names_the_data_set_without_metadata() -> None:
+    weights = dict(read_table("mmseg_pspnet_m-v2-d8")[0])
+    weights |= {
+        "decode_head.conv_seg.weight": torch.zeros(19, 64, 1, 1),
+        "decode_head.conv_seg.bias": torch.zeros(19),
+        "auxiliary_head.conv_seg.weight": torch.zeros(19, 256, 1, 1),
+        "auxiliary_head.conv_seg.bias": torch.zeros(19),
+    }
+    assert import_checkpoint(weights).metadata.labels == CITYSCAPES == labels_for(19)
+
+
+def test_another_backbone_is_a_clear_error() -> None:
+    """ResNet-18 has basic blocks, whose second convolution is not dilated there."""
+    weights = {k: v for k, v in read_table("mmseg_pspnet_r50-d32")[0].items() if ".conv3." not in k}
+    with pytest.raises(InputError, match="its backbone is not among resnet50"):
+        import_checkpoint(weights)
+
+
+def test_other_heads_are_not_taken() -> None:
+    """UPerNet has a pyramid too, FCN has none."""
+    weights = read_table("mmseg_pspnet_m-v2-d8")[0]
+    for other in (
+        weights | {"decode_head.lateral_convs.0.conv.weight": torch.zeros(1)},
+        {k: v for k, v in weights.items() if "psp_modules" not in k},
+    ):
+        with pytest.raises(InputError, match="no source"):
+            import_checkpoint(other)
