@@ -91,7 +91,8 @@ class Recipe:
         backbone: the network under it.
         output_stride: input size over feature size.
         pretrained: "imagenet", or a file of backbone weights.
-        init: weights to start from instead: a TFLite ImageNet MobileNetV2, for mobilenet_v2; brings its normalisation.
+        init: checkpoint to start from instead, ours or any that `atrous import` reads: what fits of backbone and head;
+            brings its normalisation.
         model_options: the paper's own options, such as atrous_rates or separable.
         crop_size: training crop in pixels, a side or (height, width).
         longer_side: first bring the longer side of every picture to this many pixels, in training and after;

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from atrous.errors import InputError
 from atrous.metrics import Metrics
@@ -31,7 +32,8 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def say(message: Any) -> None:
-    console.print(message)
+    """Print a line, or a table; a line is not broken, so that paths and commands can be copied."""
+    console.print(message, soft_wrap=not isinstance(message, Table))
 
 
 def check_writable(folder: str | Path | None) -> None:
@@ -114,6 +116,8 @@ class TrainingDisplay(Bar):
             f"{run.iterations} iterations of {recipe.batch_size} crops of {crop} px on {run.fabric.device}, "
             f"{recipe.precision}"
         )
+        if run.taken:
+            say(str(run.taken))
         say(f"run folder {run.folder}")
         longest = max(run.val_data[0].image.shape[-2:])
         if recipe.longer_side is None and longest > LARGE_PHOTO:

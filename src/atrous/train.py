@@ -33,7 +33,7 @@ from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.transforms import train_transform
 from atrous.errors import InputError
 from atrous.evaluation import evaluate
-from atrous.importers.start import start_backbone
+from atrous.importers.initialise import Taken, initialise
 from atrous.metrics import Metrics
 from atrous.models import create_model
 from atrous.predict import Predictor, pick_device
@@ -64,6 +64,7 @@ class Run:
     best_miou: float = -1.0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    taken: Taken | None = None  # from `recipe.init`
 
     @property
     def network(self) -> Any:
@@ -134,7 +135,8 @@ def set_up(recipe: Recipe) -> Run:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.bn_momentum
-    normalization = start(network, recipe, train_data)
+    taken = start(network, recipe, train_data)
+    normalization = taken.normalization if taken else Normalization()
     for module in network.modules():
         if isinstance(module, CRFHead):
             module.set_normalization(normalization.mean, normalization.std)
@@ -170,6 +172,7 @@ def set_up(recipe: Recipe) -> Run:
         val_data=val_data,
         class_weights=None if weights is None else weights.to(fabric.device),
         folder=folder,
+        taken=taken,
         iterations=recipe.iterations or max(1, math.ceil(recipe.epochs * len(loader))),
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,13 +180,16 @@ def set_up(recipe: Recipe) -> Run:
     return run
 
 
-def start(network: nn.Module, recipe: Recipe, data: SegmentationDataset) -> Normalization:
-    """Give the network the weights of `recipe.init`, if any; returned: the normalisation they need."""
+def start(network: nn.Module, recipe: Recipe, data: SegmentationDataset) -> Taken | None:
+    """Give the network the weights of `recipe.init`, if any."""
     if recipe.init is None:
-        return Normalization()
-    indices = np.linspace(0, len(data) - 1, min(START_PICTURES, len(data))).astype(int)
-    pictures, _ = collate([data[int(index)] for index in indices])
-    return start_backbone(network, recipe.init, pictures)
+        return None
+
+    def pictures() -> Tensor:
+        indices = np.linspace(0, len(data) - 1, min(START_PICTURES, len(data))).astype(int)
+        return collate([data[int(index)] for index in indices])[0]
+
+    return initialise(network, recipe.init, pictures)
 
 
 def pick_precision(recipe: Recipe) -> str:
