@@ -11,6 +11,7 @@ import pytest
 import torch
 import torchvision.models.segmentation as torchvision_models
 from PIL import Image
+from safetensors.torch import load_file
 
 from atrous.cli import main
 from atrous.importers import import_checkpoint, zoo
@@ -160,3 +161,22 @@ def test_pull_says_what_there_is(run: Run) -> None:
     assert run("pull")[1].split() == zoo.names()
     code, said = run("pull", "torchvision/deeplabv3_resnet11")
     assert (code, "did you mean 'torchvision/deeplabv3_resnet101'" in said) == (2, True)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_export_gives_back_the_same_file(suffix: str, weights: dict[str, torch.Tensor], run: Run) -> None:
+    torch.save(weights, "a.pth")
+    run("import", "a.pth")
+    code, said = run("export", "a.safetensors", "--as", "torchvision", "--out", f"b.{suffix}")
+    assert (code, "weights in the names of torchvision" in said) == (0, True)
+    back = load_file("b.safetensors") if suffix == "safetensors" else torch.load("b.pth", weights_only=True)
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(back[name], weights[name]) for name in weights)
+    assert run("export", "a.safetensors", "--as", "torchvision", "--out", f"b.{suffix}")[0] == 2
+
+
+def test_export_of_what_the_project_cannot_hold(scene_checkpoint: Path, run: Run) -> None:
+    code, said = run("export", str(scene_checkpoint), "--as", "torchvision")
+    assert (code, "torchvision" in said) == (2, True)
+    assert run("export", str(scene_checkpoint), "--as", "torchvision", "--out", "x.onnx")[0] == 2
+    assert not list(Path().iterdir())
