@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atrous.layers import resize
+from atrous.layers import AlignCorners, resize
 
 Grid = Literal["logits", "labels"]
 
@@ -42,7 +42,7 @@ def segmentation_loss(
     class_weights: Tensor | None = None,
     ignore_index: int = 255,
     aux_weight: float = 0.4,
-    align_corners: bool = False,
+    align_corners: AlignCorners = False,
 ) -> Tensor:
     """Sum of the cross entropies of every score map that `model.scores` gives in training.
 

@@ -121,15 +121,19 @@ class Predictor:
         if self.protocol.mode == "direct" or self.protocol.size is None:
             return self._direct(x)
         if self.protocol.mode == "resize":
-            return resize(self._direct(_shrink_or_grow(x, self.protocol.size)), x.shape[-2:])
-        return slide(self._direct, x, self.protocol.size)
+            return resize(self._whole(_shrink_or_grow(x, self.protocol.size)), x.shape[-2:])
+        return slide(self._whole, x, self.protocol.size)
 
     def _direct(self, x: Tensor) -> Tensor:
         """The model on the picture padded (with the mean colour) to whole strides, cropped back."""
         height, width = x.shape[-2:]
         padded = F.pad(x, (0, -width % self.output_stride, 0, -height % self.output_stride))
-        logits = self.model(padded.contiguous(memory_format=torch.channels_last))
-        return logits[..., :height, :width].float().softmax(1)
+        return self._whole(padded)[..., :height, :width]
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """The model on a picture as it is: a size that the protocol names, such as 513, is the model's own."""
+        logits: Tensor = self.model(x.contiguous(memory_format=torch.channels_last))
+        return logits.float().softmax(1)
 
 
 def _shrink_or_grow(x: Tensor, size: tuple[int, int]) -> Tensor:

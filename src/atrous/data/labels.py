@@ -122,11 +122,3 @@ CITYSCAPES = Labels(
     ),
     void_colours=((0, 0, 0),),
 )
-
-_ADE20K_31_NAMES = (
-    "other wall building sky floor tree ceiling road bed windowpane grass cabinet sidewalk person earth door table "
-    "mountain plant curtain chair car water painting sofa shelf house sea mirror rug field armchair"
-)
-
-# The 31 most frequent classes of ADE20K behind one for all others (the mobile networks of MLPerf).
-ADE20K_31 = Labels.named(_ADE20K_31_NAMES.split())

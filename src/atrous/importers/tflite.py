@@ -25,10 +25,16 @@ from atrous.importers.flatbuffer import Table, read_root
 MOST_TENSORS = 10_000  # also operators and buffers
 MOST_INPUTS = 100  # of an operator
 MOST_DIMENSIONS = 8
+MOST_LETTERS = 200  # of a name
 MOST_BYTES = 2**31  # FlatBuffers' own limit
 
 DTYPES = {0: "f4", 1: "f2", 2: "i4", 3: "u1", 4: "i8", 7: "i2", 9: "i1"}  # TensorType -> numpy
-OPERATORS = {0: "add", 3: "conv_2d", 4: "depthwise_conv_2d"}  # BuiltinOperator; others are named by number
+# BuiltinOperator; others are named by number
+OPERATORS = {
+    0: "add", 1: "average_pool_2d", 2: "concatenation", 3: "conv_2d", 4: "depthwise_conv_2d", 6: "dequantize",
+    19: "relu", 21: "relu6", 22: "reshape", 23: "resize_bilinear", 25: "softmax", 34: "pad", 37: "batch_to_space_nd",
+    38: "space_to_batch_nd", 40: "mean", 53: "cast", 56: "arg_max", 69: "tile", 114: "quantize",
+}  # fmt: skip
 PADDINGS = {0: "same", 1: "valid"}
 ACTIVATIONS = {0: None, 1: "relu", 3: "relu6"}
 
@@ -41,6 +47,7 @@ class TensorInfo:
     scale, zero_point: of length 0 (not quantised), 1, or one for each index along `axis`.
     """
 
+    name: str
     shape: tuple[int, ...]
     dtype: str
     scale: NDArray[np.float32]
@@ -53,8 +60,9 @@ class TensorInfo:
 class Operator:
     """One step of the graph. inputs, outputs: numbers of tensors, -1 for an input that is left out.
 
-    options: padding ("same", "valid"), stride and dilation (height, width), activation (None, "relu",
-    "relu6"), for the operators that have them; an enum value that is not known here stays a number.
+    options: padding ("same", "valid"), stride, dilation and filter (height, width), activation (None, "relu",
+    "relu6"), axis, align_corners, half_pixel_centers, for the operators that have them; an enum value that is not known
+    here stays a number.
     """
 
     name: str
@@ -155,6 +163,7 @@ class Graph:
             raise self.error(f"a tensor of shape {shape} in buffer {buffer} of {len(buffers)}")
         quantisation = table.table(4)
         return TensorInfo(
+            name=bytes(table.numbers(3, "u1")[:MOST_LETTERS]).decode(errors="replace"),
             shape=shape,
             dtype=dtype,
             scale=quantisation.numbers(2, "f4") if quantisation else np.empty(0, np.float32),
@@ -193,10 +202,26 @@ def _operator_name(code: Table) -> str:
 
 
 def _options(name: str, table: Table | None) -> dict[str, Any]:
-    if table is None or name not in OPERATORS.values():
+    if table is None:
         return {}
     if name == "add":
         return {"activation": _known(ACTIVATIONS, table.number(0, "b"))}
+    if name == "average_pool_2d":
+        return {
+            "padding": _known(PADDINGS, table.number(0, "b")),
+            "stride": (table.number(2, "i"), table.number(1, "i")),
+            "filter": (table.number(4, "i"), table.number(3, "i")),
+            "activation": _known(ACTIVATIONS, table.number(5, "b")),
+        }
+    if name == "concatenation":
+        return {"axis": table.number(0, "i"), "activation": _known(ACTIVATIONS, table.number(1, "b"))}
+    if name == "resize_bilinear":
+        return {
+            "align_corners": bool(table.number(2, "B")),
+            "half_pixel_centers": bool(table.number(3, "B")),
+        }
+    if name not in ("conv_2d", "depthwise_conv_2d"):
+        return {}
     after = 1 if name == "depthwise_conv_2d" else 0  # it has its depth multiplier in between
     return {
         "padding": _known(PADDINGS, table.number(0, "b")),

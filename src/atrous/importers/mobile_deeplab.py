@@ -1,0 +1,137 @@
+"""Google's mobile DeepLab in TFLite: v3 and v3+ on MobileNetV2 and MobileNetEdgeTPU; and their ImageNet classifiers.
+
+https://github.com/tensorflow/models/tree/master/research/deeplab, quantised or not. The graph is read, not the file's
+name: width, atrous rates, decoder, resizes and classes are what its operators say (`tflite_network.py`), and each
+convolution is compared with the model's. Batch norm is folded into such a file, so here it only adds a bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from atrous.config import ModelConfig, Protocol
+from atrous.data.labels import CITYSCAPES, VOC, Labels
+from atrous.importers.convert import CLASSES, Converted, Source
+from atrous.importers.files import Content
+from atrous.importers.label_names import ADE20K
+from atrous.importers.names import Renamed
+from atrous.importers.tflite import Graph
+from atrous.importers.tflite_layers import CONVOLUTIONS, Layer, Layers
+from atrous.importers.tflite_network import Network, Place, places, read_network, step
+from atrous.models import create_model
+
+# MLPerf's mobile network: the 31 most frequent classes behind one for all others
+ADE20K_31 = Labels.named(("other", *ADE20K.names[:31]))
+LABELS: dict[int | None, Labels] = {len(labels): labels for labels in (VOC, CITYSCAPES, ADE20K_31)}
+CLASSIFIERS_STRIDE = 16  # of the DeepLab on a classifier's backbone
+
+
+def recognise(content: Content) -> bool:
+    return content.kind == "tflite"
+
+
+def convert(content: Content, output_stride: int | None = None) -> Converted:
+    """output_stride: None takes the file's own, and 16 for a classifier."""
+    graph = Graph(content.path)
+    layers = Layers(graph)
+    network = read_network(layers)
+    classes, stride = network.num_classes or CLASSES, network.output_stride
+    config = ModelConfig(network.model, network.backbone, classes, stride, options=network.options)
+    renamed = place(layers, network, config)
+    stride = output_stride or (stride if network.size else CLASSIFIERS_STRIDE)
+    config = replace(config, output_stride=stride)
+    # made for one size: smaller pictures are padded to it (with what normalises to 0), larger ones are cut
+    protocol = Protocol("slide", network.size) if network.size else Protocol()
+    return Converted(config, renamed, graph.normalization(), LABELS.get(network.num_classes), protocol)
+
+
+def place(layers: Layers, network: Network, config: ModelConfig) -> Renamed:
+    """The weights of a graph in our names. InputError where a convolution is not the model's."""
+    with torch.device("meta"):  # its names and shapes
+        model = create_model(
+            config.name, config.backbone, config.num_classes, config.output_stride, **config.options
+        )
+    renamed = Renamed()
+    taken = set()
+    for part, convs in network.parts.items():
+        module = model.get_submodule(part)
+        columns = network.columns.get(part, [])
+        ours = places(module)
+        if len(ours) != len(convs):
+            raise layers.error(f"{len(convs)} convolutions where {config.name} has {len(ours)} ({part})")
+        for layer, own in zip(convs, ours, strict=True):
+            _compare(layers, layer, own, f"{part}.{own.conv}".strip("."))
+            weight, bias = layers.graph.convolution(layer.operator)
+            if columns and layer.kind == "depthwise_conv_2d":  # the next one sorts them too
+                weight, bias = _sort(layers, weight, columns, 0), _sort(layers, bias, columns, 0)
+            elif columns:
+                weight, columns = _sort(layers, weight, columns, 1), []
+            _put(renamed, layers, layer, f"{part}.{own.conv}", weight, bias, _norm(module, own, part))
+            taken.add(layer.output)
+    renamed.left_out = [
+        _name(layers, layer.operator.inputs[1])
+        for layer in layers
+        if layer.kind in CONVOLUTIONS and layer.output not in taken
+    ]
+    return renamed
+
+
+def _compare(layers: Layers, layer: Layer, own: Place, name: str) -> None:
+    found = step(layers, layer)
+    wanted = own.step
+    if own.norm is None:  # a classifier: what its range says is no activation
+        found = found._replace(activation=layer.operator.options.get("activation"))
+    if found != wanted or layer.padding is None:
+        raise layers.error(f"a convolution {tuple(found)} where {name} is {tuple(wanted)}")
+
+
+def _norm(module: nn.Module, own: Place, part: str) -> tuple[str, float] | None:
+    if own.norm is None:
+        return None
+    return f"{part}.{own.norm}", float(module.get_submodule(own.norm).eps)  # type: ignore[arg-type]
+
+
+def _put(
+    renamed: Renamed,
+    layers: Layers,
+    layer: Layer,
+    conv: str,
+    weight: Tensor,
+    bias: Tensor,
+    norm: tuple[str, float] | None,
+) -> None:
+    conv = conv.strip(".")
+    weights_name, bias_name, *_ = (_name(layers, index) for index in (*layer.operator.inputs[1:3], -1))
+    renamed.weights[f"{conv}.weight"], renamed.origin[f"{conv}.weight"] = weight, weights_name
+    behind = {f"{conv}.bias": bias}
+    if norm is not None:
+        behind = {f"{norm[0]}.{key}": value for key, value in folded_norm(bias, norm[1]).items()}
+    renamed.weights |= behind
+    renamed.origin |= dict.fromkeys(behind, bias_name)
+
+
+def folded_norm(bias: Tensor, eps: float) -> dict[str, Tensor]:
+    """The state of a batch norm that only adds `bias`."""
+    return {
+        "weight": torch.ones_like(bias),
+        "bias": bias,
+        "running_mean": torch.zeros_like(bias),
+        "running_var": torch.full_like(bias, 1 - eps),
+        "num_batches_tracked": torch.tensor(0),
+    }
+
+
+def _sort(layers: Layers, values: Tensor, columns: list[tuple[int, int]], axis: int) -> Tensor:
+    if sum(length for _, length in columns) != values.shape[axis]:
+        raise layers.error(f"a concatenation does not give the {values.shape[axis]} channels that follow")
+    return torch.cat([values.narrow(axis, start, length) for start, length in columns], axis)
+
+
+def _name(layers: Layers, index: int) -> str:
+    return layers.graph.tensors[index].name or f"tensor {index}" if index >= 0 else "no bias"
+
+
+SOURCE = Source("Google's mobile DeepLab (TFLite)", recognise, convert)
