@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from atrous.backbones import drn, mobilenet_v2, mobilenet_v3, resnet, vgg, xception
+from atrous.backbones import drn, legacy_xception, mobilenet_v2, mobilenet_v3, resnet, vgg, xception
 from atrous.backbones.base import Backbone
 from atrous.backbones.timm import TimmBackbone
 from atrous.backbones.weights import load_pretrained
@@ -25,6 +25,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "xception41": xception.xception41,
     "xception65": xception.xception65,
     "xception71": xception.xception71,
+    "legacy_xception": legacy_xception.legacy_xception,
     "mobilenet_v2": mobilenet_v2.mobilenet_v2,
     "mobilenet_v3_large": mobilenet_v3.mobilenet_v3_large,
     "drn_c_26": drn.drn_c_26,

@@ -14,7 +14,17 @@ from typing import Any
 from torch import Tensor
 
 from atrous.errors import InputError, choose
-from atrous.importers import torchvision
+from atrous.importers import (
+    caffe,
+    drn,
+    jfzhang95,
+    kazuto1011,
+    mmseg,
+    semseg,
+    torchvision,
+    vainf,
+    xception,
+)
 from atrous.importers.convert import Report, Source, build
 from atrous.importers.files import Content, read, without_parallel
 from atrous.models import Model
@@ -24,6 +34,14 @@ __all__ = ["SOURCES", "Report", "import_checkpoint"]
 # the first that recognises a file has it
 SOURCES: dict[str, Source] = {
     "torchvision": torchvision.SOURCE,
+    "jfzhang95": jfzhang95.SOURCE,
+    "vainf": vainf.SOURCE,
+    "drn": drn.SOURCE,
+    "xception": xception.SOURCE,
+    "caffe": caffe.SOURCE,
+    "kazuto1011": kazuto1011.SOURCE,
+    "semseg": semseg.SOURCE,
+    "mmseg": mmseg.SOURCE,
 }
 
 

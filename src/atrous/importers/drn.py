@@ -21,8 +21,8 @@ from atrous.importers.names import Table, indented, rename
 LEVELS = range(1, 9)
 # DRNSeg keeps its backbone as the row of children "base": conv1, bn1, relu, layer1 .. (C) or layer0, layer1 .. (D)
 SEGMENTATION: dict[str, Table] = {
-    "C": {"base.0": "conv1", "base.1": "bn1"} | {f"base.{2 + level}": f"layer{level}" for level in LEVELS},
-    "D": {f"base.{level}": f"layer{level}" for level in (0, *LEVELS)},
+    "C": {"base.0": "conv1", "base.1": "bn1", **{f"base.{2 + n}": f"layer{n}" for n in LEVELS}},
+    "D": {f"base.{n}": f"layer{n}" for n in (0, *LEVELS)},
 }
 NO_SHORTCUT: Table = {  # DRN-C has these weights and does not use them
     "layer7.0.downsample": None,

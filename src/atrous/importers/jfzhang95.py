@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from atrous.config import ModelConfig
-from atrous.data.labels import VOC
 from atrous.importers.convert import Converted, Source
 from atrous.importers.drn import architecture
 from atrous.importers.files import Content
+from atrous.importers.label_names import labels_for
 from atrous.importers.names import Table, indented, rename
 
 HEAD: Table = {
@@ -108,7 +108,7 @@ def convert(content: Content, output_stride: int | None = None) -> Converted:
     stride = output_stride or (8 if backbone.startswith("drn") else 16)
     classes = len(weights["decoder.last_conv.8.weight"])
     config = ModelConfig("deeplab_v3plus", backbone, classes, stride, options=OPTIONS | options)
-    return Converted(config, rename(weights, table), labels=VOC if classes == len(VOC) else None)
+    return Converted(config, rename(weights, table), labels=labels_for(classes))
 
 
 SOURCE = Source("jfzhang95/pytorch-deeplab-xception: DeepLab v3+", recognise, convert)
