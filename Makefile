@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint slow parity clean
+.PHONY: demo test lint slow checkpoints clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml constraints.txt
@@ -27,6 +27,12 @@ lint: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# every parity test, and the table of docs/checkpoints.md from what they found
+checkpoints: $(READY)
+	rm -rf build/proofs
+	ATROUS_PROOFS=$(CURDIR)/build/proofs $(BIN)/python -m pytest -n auto -m 'slow or not slow' tests/parity
+	$(BIN)/python tests/parity/write_checkpoints_md.py build/proofs
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -2,7 +2,8 @@
 
     python benchmarks/crf.py [--image PICTURE] [--rounds 5] [--works dense real large many] [--threads 1 2]
     python benchmarks/crf.py --agreement PICTURE...      both answers on real pictures, several parameters
-    python benchmarks/crf.py --growth growth.csv         time and memory against pixels and classes
+    python benchmarks/crf.py --growth growth.csv         time and memory against pixels and classes, and a plot of it
+    python benchmarks/crf.py --bandwidth                 bytes that an iteration has to move, and how fast it does
     python benchmarks/crf.py --cold                      the first call, nothing compiled yet
 
 pydensecrf is built from its repository (github.com/lucasb-eyer/pydensecrf); without it only ours is timed. Set-up (the
@@ -193,6 +194,95 @@ def growth(target: Path) -> None:
                 print(*row, flush=True)
 
 
+def plot(source: Path, target: Path) -> None:
+    """Draw what `growth` wrote."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    with source.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_size = [(r, int(r["height"]) * int(r["width"]) / 1e6) for r in rows if r["classes"] == "21"]
+    by_classes = [(r, int(r["classes"])) for r in rows if (r["height"], r["width"]) == ("375", "500")]
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6.4), layout="constrained")
+    columns = (("megapixels (21 classes)", by_size), ("classes (500x375)", by_classes))
+    for column, (against, chosen) in enumerate(columns):
+        for line, (unit, title) in enumerate((("seconds", "time (s)"), ("megabytes", "peak memory (MB)"))):
+            axis = axes[line][column]
+            for code, name, style in (("theirs", "pydensecrf", "C1s--"), ("ours", "atrous", "C0o-")):
+                points = sorted((x, float(row[unit])) for row, x in chosen if row["code"] == code)
+                axis.plot(*zip(*points, strict=True), style, label=name)
+            axis.set(xscale="log", yscale="log", xlabel=against, ylabel=title)
+            axis.grid(alpha=0.3, which="both")
+    axes[0][0].legend()
+    figure.savefig(target, dpi=110)
+
+
+def bandwidth(name: str, threads: int, path: Path | None) -> None:
+    """Print the bytes that an iteration moves at least, beside the rate at which this machine copies memory.
+
+    At least: every list read once, every row of Q and of the lattices read and written once by each step.
+    """
+    from atrous.crf import fast, mean_field, unary
+
+    torch.set_num_threads(threads)
+    height, width, classes, kind = WORKS[name]
+    image, p = (
+        torch.from_numpy(picture(height, width, path)),
+        torch.from_numpy(scores(kind, classes, height, width)),
+    )
+    terms = [
+        fast.Term(mean_field.position_features((height, width), 1).numpy(), 3.0, "symmetric"),
+        fast.Term(mean_field.bilateral_features(image, 67, 3).numpy(), 4.0, "symmetric"),
+    ]
+    energies = unary.unary_from_probabilities(p).flatten(1)
+    model = fast.CompiledMeanField(energies, terms, mean_field.tile_order(height, width))
+    n, stack = height * width, model.stack
+    lanes, blocks = fast.row_shape(len(model.alive))
+    row = 8 * len(lanes) * blocks
+    lists = sum(layer.start.nbytes + layer.point.nbytes + layer.weight.nbytes for _, layer in stack.layers)
+    chains = sum(12 * len(axis.order) for _, layer in stack.layers for axis in layer.axes)
+    blurred = sum(2 * 2 * row * len(axis.order) for _, layer in stack.layers for axis in layer.axes)
+    moved = {
+        "splat": lists + 2 * row * (n + stack.num_vertices),
+        "blur": chains + blurred,
+        "update": stack.index.nbytes
+        + stack.slice_weight.nbytes
+        + 2 * row * (n + stack.num_vertices)
+        + 4 * row * n,
+    }
+    model.run(1)
+    few, many = (statistics.median(clock(lambda k=k: model.run(k)) for _ in range(5)) for k in (2, 12))
+    per_iteration = (many - few) / 10
+    total = sum(moved.values())
+    copied = copy_rate(threads)
+    parts = ", ".join(f"{step} {size / 1e6:.0f} MB" for step, size in moved.items())
+    print(
+        f"{name:10s} {threads} threads: an iteration moves {total / 1e6:.0f} MB ({parts}) "
+        f"in {per_iteration * 1e3:.1f} ms, "
+        f"{total / per_iteration / 1e9:.1f} GB/s; a copy of memory moves {copied:.1f} GB/s: "
+        f"{total / per_iteration / 1e9 / copied:.0%} of it",
+        flush=True,
+    )
+
+
+def copy_rate(threads: int) -> float:
+    """GB/s read and written when `threads` threads copy arrays far larger than the caches."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pairs = [(np.ones(2**25, np.float32), np.zeros(2**25, np.float32)) for _ in range(threads)]
+
+    def copy() -> None:
+        for done in [pool.submit(np.copyto, b, a) for a, b in pairs]:
+            done.result()
+
+    with ThreadPoolExecutor(threads) as pool:
+        copy()
+        seconds = statistics.median(clock(copy) for _ in range(7))
+    return 2 * sum(a.nbytes for a, _ in pairs) / seconds / 1e9
+
+
 def agreement(paths: list[Path]) -> None:
     """Print how far the two answers are apart on real pictures."""
     sets = [
@@ -233,6 +323,7 @@ def main() -> None:
     parser.add_argument("--agreement", nargs="+", type=Path)
     parser.add_argument("--growth", type=Path)
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--bandwidth", action="store_true")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -241,6 +332,11 @@ def main() -> None:
         agreement(options.agreement)
     elif options.growth:
         growth(options.growth)
+        plot(options.growth, options.growth.with_suffix(".png"))
+    elif options.bandwidth:
+        for name in options.works:
+            for threads in options.threads:
+                bandwidth(name, threads, options.image)
     elif options.cold:
         with tempfile.TemporaryDirectory() as empty:
             report = alone("ours", "dense", env={"NUMBA_CACHE_DIR": empty})

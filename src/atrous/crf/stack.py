@@ -90,6 +90,8 @@ class Stack:
             self.num_vertices += len(layer.total)
             self.reach += term.weight * layer.row_sum
             column += layer.vertices.shape[1]
+            if layer not in _kept.values():  # all that iterations need is in index and slice_weight
+                del layer.vertices, layer.barycentric
 
 
 _kept: dict[tuple[object, ...], Layer] = {}  # the last kernel of position alone
