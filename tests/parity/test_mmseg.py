@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from seeded import difference, read_table, table_difference
@@ -103,6 +106,35 @@ def test_a_checkpoint_tells_classes_and_settings(meta: dict[str, Any], tmp_path:
     assert (model.config.output_stride, model.config.options["align_corners"]) == (8, True)
     assert (model.metadata.protocol.mode, model.metadata.protocol.size) == ("slide", (769, 769))
     assert import_checkpoint(path, align_corners=False).config.options["align_corners"] is False
+
+
+def test_a_training_log_beside_the_weights_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of its training hold objects of mmengine, methods among them: read without mmengine, and not run."""
+    name = "mmengine.logging.history_buffer"
+
+    class HistoryBuffer:
+        def mean(self) -> None:
+            raise AssertionError("was run")
+
+        def __setstate__(self, state: object) -> None:
+            raise AssertionError("was run")
+
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = name, "HistoryBuffer"
+    HistoryBuffer.mean.__module__, HistoryBuffer.mean.__qualname__ = name, "HistoryBuffer.mean"
+    modules = {part: ModuleType(part) for part in ("mmengine", "mmengine.logging", name)}
+    modules[name].HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    with monkeypatch.context() as there:
+        for part, module in modules.items():
+            there.setitem(sys.modules, part, module)
+        log = HistoryBuffer()
+        log.__dict__ |= {"values": np.arange(3.0), "methods": {"mean": HistoryBuffer.mean}}
+        weights = read_table("mmseg_pspnet_m-v2-d8")[0]
+        path = tmp_path / "iter_100.pth"
+        torch.save({"meta": NEW, "state_dict": weights, "message_hub": {"log_scalars": {"loss": log}}}, path)
+    assert b"getattr" in path.read_bytes()
+    assert import_checkpoint(path).metadata.labels.names == tuple("abcdefg")
 
 
 def test_settings_tell_d16() -> None:
