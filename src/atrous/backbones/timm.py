@@ -17,6 +17,8 @@ from atrous.backbones.base import Backbone
 from atrous.backbones.weights import read_weights
 from atrous.errors import InputError
 
+DEPTH = 5  # stages of the usual network, each half as large as the one before
+
 
 class TimmBackbone(Backbone):
     """(N, in_channels, H, W) -> the maps of timm's `features_only`; how many is the network's own matter."""
@@ -28,12 +30,14 @@ class TimmBackbone(Backbone):
         output_stride: int = 16,
         in_channels: int = 3,
         pretrained: bool | str | Path | None = None,
+        encoder_depth: int = 5,
         **options: Any,
     ) -> None:
         """
-        name        as in `timm.list_models()`, also with a tag: "resnet50.a1_in1k"
-        pretrained  True or "imagenet": timm's own weights of that name; otherwise the path of a file
-        options     handed to `timm.create_model`
+        name           as in `timm.list_models()`, also with a tag: "resnet50.a1_in1k"
+        pretrained     True or "imagenet": timm's own weights of that name; otherwise the path of a file
+        encoder_depth  only the stages down to the plain network's stride 2 ** encoder_depth (segmentation_models)
+        options        handed to `timm.create_model`
 
         Raises InputError without timm, for an unknown name, for a network that has no feature maps or cannot
         have the output stride, and for weights that cannot be had or do not fit.
@@ -50,6 +54,11 @@ class TimmBackbone(Backbone):
             raise InputError(f"timm has no model {name!r}: {hint}")
         options |= {"features_only": True, "output_stride": output_stride, "in_chans": in_channels}
         try:
+            if encoder_depth < DEPTH:
+                whole: Any = timm.create_model(name, features_only=True).feature_info
+                options["out_indices"] = [
+                    i for i, stride in enumerate(whole.reduction()) if stride <= 2**encoder_depth
+                ]
             self.network = timm.create_model(name, **options)
         except (
             TypeError,

@@ -8,11 +8,13 @@ https://github.com/pytorch/vision/tree/main/torchvision/models/segmentation
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from atrous.config import ModelConfig
 from atrous.data.labels import VOC
+from atrous.errors import InputError
 from atrous.importers.convert import Converted, Source
 from atrous.importers.files import Content
 from atrous.importers.names import Table, rename
@@ -28,6 +30,8 @@ HEAD: Table = {
     "aux_classifier": "aux",
 }
 OPTIONS = {"extra_conv": True, "dropout": 0.5, "atrous_rates": (12, 24, 36)}
+RESNET: dict[str, Any] = {"multi_grid": (1,), "dilate_from": "second"}
+MOBILENET: dict[str, Any] = {"aux_stage": 2}
 RESNET_DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
 
 
@@ -41,6 +45,23 @@ def table(weights: Mapping[str, Tensor]) -> Table:
     return HEAD | {"backbone": "backbone" if resnet else "backbone.features"}
 
 
+def fitting(config: ModelConfig) -> tuple[ModelConfig, Table]:
+    """The model there that is nearest to one of ours, in our options, and its names -> ours."""
+    backbones = (*RESNET_DEPTHS.values(), "mobilenet_v3_large")
+    if config.name != "deeplab_v3" or config.backbone not in backbones:
+        raise InputError(
+            f"{config.name} on {config.backbone} has no place in torchvision: "
+            f"it has deeplab_v3 on {', '.join(backbones)}"
+        )
+    resnet = config.backbone in RESNET_DEPTHS.values()
+    stride, options = (8, RESNET) if resnet else (16, MOBILENET)
+    aux = {"aux": config.options.get("aux", False)}
+    wanted = ModelConfig(
+        config.name, config.backbone, config.num_classes, stride, options=OPTIONS | options | aux
+    )
+    return wanted, HEAD | {"backbone": "backbone" if resnet else "backbone.features"}
+
+
 def convert(content: Content, output_stride: int | None = None) -> Converted:
     """output_stride: 8 for the ResNets, 16 for MobileNetV3, as there."""
     weights = content.tensors
@@ -51,9 +72,9 @@ def convert(content: Content, output_stride: int | None = None) -> Converted:
         if backbone is None:
             raise content.error(f"a ResNet with {units} units in layer3 is not among {RESNET_DEPTHS}")
         stride = output_stride or 8
-        options = {"multi_grid": (1,), "dilate_from": "second", "aux": aux}
+        options = RESNET | {"aux": aux}
     else:
-        backbone, stride, options = "mobilenet_v3_large", output_stride or 16, {"aux": aux, "aux_stage": 2}
+        backbone, stride, options = "mobilenet_v3_large", output_stride or 16, MOBILENET | {"aux": aux}
     classes = len(weights["classifier.4.weight"])
     config = ModelConfig("deeplab_v3", backbone, classes, stride, options=OPTIONS | options)
     return Converted(config, rename(weights, table(weights)), labels=VOC if classes == len(VOC) else None)

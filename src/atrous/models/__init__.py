@@ -130,9 +130,9 @@ def model_options(name: str) -> list[str]:
 
 
 def backbone_options(name: str) -> list[str]:
-    """The options of a backbone, such as multi_grid, deep_stem or width; timm's networks have none here."""
+    """The options of a backbone, such as multi_grid, deep_stem or width."""
     if name.startswith("timm:"):
-        return []
+        return ["encoder_depth"]
     builder = BACKBONES[choose("backbone", name, [*BACKBONES, "timm:<name>"])]
     return [
         option for option in _keyword_arguments(builder) if option not in ("output_stride", "in_channels")

@@ -1,0 +1,269 @@
+"""segmentation_models.pytorch: DeepLabV3, DeepLabV3Plus and PSPNet, as state dicts or save_pretrained's folders.
+
+Its own forms: rates (12, 24, 36) at every output stride, separable convolutions without batch norm between their
+halves, one more 3x3 convolution behind the ASPP, every resize with aligned corners, encoders whose dilated stages have
+the new rate from the first unit on and that may end early (encoder_depth; 3 in PSPNet), in MobileNetV2 with the 1x1 to
+1280 channels; in PSPNet no batch norm at bin 1 and kernels 1 and 3 in the head.
+Its encoder "xception" cannot dilate and is another network than the Xception here.
+https://github.com/qubvel-org/segmentation_models.pytorch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atrous.backbones import create_backbone
+from atrous.config import ModelConfig
+from atrous.errors import InputError
+from atrous.importers.convert import Converted, Source
+from atrous.importers.files import Content
+from atrous.importers.imagenet import known_backbone
+from atrous.importers.names import Renamed, Table, indented, rename
+from atrous.importers.timm import normalization_of
+from atrous.models.deeplab_v3 import aspp_rates
+
+# the weight by which a model is known -> the model
+FIRST = {
+    "decoder.aspp.convs.0.0.weight": "deeplab_v3",
+    "decoder.0.convs.0.0.weight": "deeplab_v3",  # before its version 0.4
+    "decoder.aspp.0.convs.0.0.weight": "deeplab_v3plus",
+    "decoder.psp.blocks.0.pool.1.0.weight": "pspnet",
+}
+V3 = ("decoder.aspp", "decoder.conv", "decoder.bn")
+OLD_V3 = ("decoder.0", "decoder.1", "decoder.2")
+JOINED = "head.0.weight"  # PSPNet: the pyramid comes first there, the features first here
+OUTPUT_STRIDE = {"deeplab_v3": 8, "deeplab_v3plus": 16, "pspnet": 32}
+DROPOUT = {"deeplab_v3": 0.5, "deeplab_v3plus": 0.5, "pspnet": 0.2}
+DEPTH = {"deeplab_v3": 5, "deeplab_v3plus": 5, "pspnet": 3}
+RATES = (12, 24, 36)
+ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2")
+TIMM_NAMES = {"mobilenet_v2": "mobilenetv2_100"}
+
+
+def recognise(content: Content) -> bool:
+    names = content.tensors.keys()
+    return "segmentation_head.0.weight" in names and _first(names) is not None
+
+
+def table(name: str, backbone: str, aspp_separable: bool, old: bool = False) -> Table:
+    """Its names -> ours, for a model with a backbone. old: of DeepLabV3 before version 0.4."""
+    encoder = (
+        {"encoder.model": "backbone.network"} if backbone.startswith("timm:") else {"encoder": "backbone"}
+    )
+    # the classification head names whole pictures
+    return encoder | {"classification_head": None} | _head_table(name, aspp_separable, old)
+
+
+def _head_table(name: str, aspp_separable: bool, old: bool) -> Table:
+    if name == "pspnet":
+        levels: Table = {f"decoder.psp.blocks.{i}.pool.1": f"pyramid.levels.{i}" for i in range(4)}
+        return levels | {"decoder.conv": "head", "segmentation_head.0": "head.4"}
+    if name == "deeplab_v3":
+        theirs, conv, bn = OLD_V3 if old else V3
+        ours = "context"
+        rest: Table = {conv: "extra_conv.0", bn: "extra_conv.1"}
+    else:
+        theirs, ours = "decoder.aspp.0", "aspp"
+        rest = {
+            "decoder.aspp.1": "aspp_conv",
+            "decoder.aspp.2": "aspp_conv.2",
+            "decoder.block1": "decoder.reduce",
+            "decoder.block2.0": "decoder.refine.0",
+            "decoder.block2.1": "decoder.refine.0.2",
+        }
+    aspp: Table = {
+        f"{theirs}.convs": f"{ours}.branches",
+        f"{theirs}.convs.4.1": f"{ours}.branches.4.conv.0",
+        f"{theirs}.convs.4.2": f"{ours}.branches.4.conv.1",
+        f"{theirs}.project": f"{ours}.project",
+    }
+    if aspp_separable:
+        for i in (1, 2, 3):
+            aspp[f"{theirs}.convs.{i}.0"] = f"{ours}.branches.{i}"
+            aspp[f"{theirs}.convs.{i}.1"] = f"{ours}.branches.{i}.2"
+    return aspp | rest | {"segmentation_head.0": "classifier"}
+
+
+def model_config(
+    name: str,
+    backbone: str,
+    num_classes: int,
+    *,
+    output_stride: int,
+    in_channels: int = 3,
+    encoder_depth: int = 5,
+    atrous_rates: Sequence[int] = RATES,
+    aspp_separable: bool = False,
+    channels: int | None = 256,
+    dropout: float = 0.5,
+) -> ModelConfig:
+    """Its model `name` in our options. channels: of the ASPP and decoder, or of PSPNet's head."""
+    options: dict[str, Any] = {"align_corners": True, "dropout": dropout}
+    if encoder_depth != 5:
+        options["encoder_depth"] = encoder_depth
+    if not backbone.startswith("timm:"):
+        options["dilate_from"] = "first"
+        options |= (
+            {"last_conv": True} if backbone == "mobilenet_v2" else {"deep_stem": False, "multi_grid": (1,)}
+        )
+    if name == "pspnet":
+        options |= {"aux": False, "head_channels": channels, "norm_at_1": False}
+        options |= {"head_kernel": 1, "classifier_kernel": 3}
+    else:
+        options |= {"atrous_rates": tuple(atrous_rates), "channels": channels}
+    if name == "deeplab_v3":
+        options |= {"separable": "plain" if aspp_separable else False, "extra_conv": True}
+    elif name == "deeplab_v3plus":
+        options |= {"separable": "plain", "aspp_conv": True, "decoder_convs": 1}
+        options |= {} if aspp_separable else {"aspp_separable": False}
+    return ModelConfig(
+        name, backbone, num_classes, min(output_stride, 2**encoder_depth), in_channels, options
+    )
+
+
+def convert(
+    content: Content,
+    encoder: str | None = None,
+    output_stride: int | None = None,
+    encoder_depth: int | None = None,
+    atrous_rates: Sequence[int] | None = None,
+) -> Converted:
+    """What config.json says where it is beside the weights, and what these options say instead of it.
+
+    encoder: its name there, such as "resnet34" or "tu-convnext_tiny". None: as the weights tell.
+    output_stride, encoder_depth, atrous_rates: encoder_output_stride, encoder_depth and decoder_atrous_rates there.
+    """
+    said = content.extras.get("config", {})
+    weights = content.tensors
+    first = _first(weights)
+    if first is None:
+        raise content.error(
+            "none of the models of segmentation_models that are known: DeepLabV3, DeepLabV3Plus, PSPNet"
+        )
+    name = FIRST[first]
+    encoder = encoder or said.get("encoder_name") or _guess(weights)
+    if encoder is None and any(name.startswith("encoder.model.") for name in weights):
+        raise content.error('timm has many networks: say which with encoder="tu-<name>"')
+    if encoder is None:
+        raise content.error(
+            f"its encoder is not here; {', '.join(ENCODERS)} are, and timm's networks (tu-...)"
+        )
+    backbone = _backbone(content, str(encoder))
+    stride = _whole(
+        content, "output_stride", output_stride, said.get("encoder_output_stride"), OUTPUT_STRIDE[name], 32
+    )
+    depth = (
+        encoder_depth or said.get("encoder_depth") or _depth(backbone, len(weights[first][0])) or DEPTH[name]
+    )
+    rates = atrous_rates or said.get("decoder_atrous_rates") or RATES
+
+    if name == "pspnet":
+        separable, channels = False, len(weights["decoder.conv.0.weight"])
+        if "decoder.conv.1.running_var" not in weights:
+            raise content.error("its decoder_use_norm is not batch norm, which alone is known here")
+    else:
+        separable = first.replace("convs.0.0.", "convs.1.0.0.") in weights
+        channels = len(weights[first])
+    config = model_config(
+        name,
+        backbone,
+        len(weights["segmentation_head.0.weight"]),
+        output_stride=stride,
+        in_channels=_in_channels(weights, said),
+        encoder_depth=_whole(content, "encoder_depth", depth, None, 5, 5),
+        atrous_rates=[_whole(content, "atrous_rates", rate, None, 1, 4096) for rate in rates],
+        aspp_separable=separable,
+        channels=channels,
+    )
+    found = rename(weights, table(name, backbone, separable, "decoder.1.weight" in weights))
+    return Converted(config, turn_joined(found), normalization_of(backbone))
+
+
+def turn_joined(found: Renamed) -> Renamed:
+    """Swap the two halves of what PSPNet's head reads, features and pyramid; it leads there and back."""
+    if JOINED in found.weights:
+        joined = found.weights[JOINED]
+        found.weights[JOINED] = joined.roll(joined.shape[1] // 2, 1)
+    return found
+
+
+def fitting(config: ModelConfig) -> tuple[ModelConfig, Table]:
+    """The model there that is nearest to one of ours, in our options, and its names -> ours."""
+    name, backbone, options = config.name, config.backbone, config.options
+    if name not in DEPTH or not (backbone in ENCODERS or backbone.startswith("timm:")):
+        raise InputError(
+            f"{name} on {backbone} has no place in segmentation_models: it has {', '.join(DEPTH)} on "
+            f"{', '.join(ENCODERS)} and timm's networks"
+        )
+    depth = options.get("encoder_depth", 5)
+    plus = name == "deeplab_v3plus"
+    both = options.get("separable", False)
+    separable = bool(options.get("aspp_separable", both) if plus else both)
+    rates = options.get("atrous_rates")
+    rates = aspp_rates(config.output_stride) if rates is None else rates
+    wanted = model_config(
+        name,
+        backbone,
+        config.num_classes,
+        output_stride=OUTPUT_STRIDE[name] if name == "pspnet" else 8 if config.output_stride == 8 else 16,
+        in_channels=config.in_channels,
+        encoder_depth=depth,
+        atrous_rates=rates if len(rates) == len(RATES) else RATES,
+        aspp_separable=separable,
+        channels=options.get("head_channels") if name == "pspnet" else options.get("channels", 256),
+    )
+    return wanted, table(name, backbone, separable)
+
+
+def _first(names: Collection[str]) -> str | None:
+    return next((name for name in FIRST if name in names), None)
+
+
+def _guess(weights: Mapping[str, Tensor]) -> str | None:
+    """The encoder's name there, for those that are known here too."""
+    for prefix, kind in (("encoder.model", "tu-"), ("encoder", "")):
+        known = known_backbone(indented(prefix, weights))
+        if known:
+            return kind + (TIMM_NAMES.get(known[0], known[0]) if kind else known[0])
+    return None
+
+
+def _backbone(content: Content, encoder: str) -> str:
+    if encoder.startswith("tu-"):
+        return f"timm:{encoder.removeprefix('tu-')}"
+    if encoder not in ENCODERS:
+        raise content.error(
+            f"its encoder {encoder} is not here; {', '.join(ENCODERS)} are, and timm's networks (tu-...)"
+        )
+    return encoder
+
+
+def _depth(backbone: str, channels: int) -> int | None:
+    """encoder_depth: the deepest stage that has as many channels as the decoder reads."""
+    if backbone.startswith("timm:"):
+        return None
+    options = {"last_conv": True} if backbone == "mobilenet_v2" else {}
+    with torch.device("meta"):
+        stages = create_backbone(backbone, output_stride=32, **options).channels
+    return max((i for i, c in enumerate(stages, 1) if c == channels), default=None)
+
+
+def _in_channels(weights: Mapping[str, Tensor], said: Mapping[str, Any]) -> int:
+    first = [
+        weights[name] for name in ("encoder.conv1.weight", "encoder.features.0.0.weight") if name in weights
+    ]
+    return first[0].shape[1] if first else int(said.get("in_channels", 3))
+
+
+def _whole(content: Content, what: str, given: Any, said: Any, default: int, most: int) -> int:
+    value = default if given is None and said is None else said if given is None else given
+    if not isinstance(value, int) or not 1 <= value <= most:
+        raise content.error(f"{what} {value!r} is not a whole number from 1 to {most}")
+    return value
+
+
+SOURCE = Source("segmentation_models.pytorch: DeepLabV3, DeepLabV3Plus, PSPNet", recognise, convert)

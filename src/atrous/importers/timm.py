@@ -1,0 +1,107 @@
+"""Backbones of timm: weights of any of its networks that can dilate, as files or folders of the Hugging Face hub.
+
+Those that are here too (ResNets, Xception 41, 65, 71, mobilenetv2_100) become ours; of the others timm's code is used,
+as "timm:<name>". https://github.com/huggingface/pytorch-image-models
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from atrous.backbones import create_backbone
+from atrous.backbones.weights import NOT_BACKBONE
+from atrous.config import Normalization
+from atrous.errors import choose
+from atrous.importers import imagenet
+from atrous.importers.convert import Converted, Source, backbone_only
+from atrous.importers.files import Content
+from atrous.importers.names import Table
+from atrous.models import MODELS
+
+
+def recognise(content: Content) -> bool:
+    """By config.json beside it, or by names that timm alone has."""
+    names = content.tensors.keys()
+    named = any(name in names for name in imagenet.TIMM_BEGINNINGS)
+    return _architecture(content) is not None or (
+        named and imagenet.known_backbone(content.tensors) is not None
+    )
+
+
+def convert(
+    content: Content,
+    model: str = "deeplab_v3plus",
+    backbone: str | None = None,
+    output_stride: int | None = None,
+    model_options: dict[str, Any] | None = None,
+) -> Converted:
+    """model: what to build on it. output_stride: None is that of its paper. model_options: more of `create_model`'s.
+
+    backbone: "timm:<name>". None: told from the weights where the network is ours too, otherwise from config.json.
+    """
+    architecture = _architecture(content)
+    said = _said(content) or (backbone and normalization_of(backbone))
+    if backbone is None and imagenet.known_backbone(content.tensors) is not None:
+        converted = imagenet.convert(content, model, None, output_stride, model_options)
+        converted.normalization = said or converted.normalization
+        return converted
+    if backbone is None and architecture is None:
+        raise content.error('timm has many networks: say which with backbone="timm:<name>"')
+    backbone = backbone or f"timm:{architecture}"
+    if not backbone.startswith("timm:"):
+        return imagenet.convert(content, model, backbone, output_stride, model_options)
+    stride = output_stride or MODELS[choose("model", model, MODELS)].output_stride
+    own = create_backbone(backbone, output_stride=stride).state_dict()
+    names = table(content.tensors, own)
+    normalization = said or normalization_of(backbone)
+    return backbone_only(content, model, backbone, names, stride, normalization, **(model_options or {}))
+
+
+def table(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Table:
+    """Names of a classifier of timm -> those of the same network as `features_only` has them.
+
+    There dots may be underscores, and a "model." may stand before. What is neither is the classifier (None) or unknown.
+    """
+    flat = {_flat(name): name for name in own}
+    found: Table = {theirs: flat[_flat(theirs)] for theirs in weights if _flat(theirs) in flat}
+    return {theirs: None for theirs in weights if NOT_BACKBONE.match(theirs)} | found
+
+
+def _flat(name: str) -> str:
+    return name.removeprefix("network.").removeprefix("model.").replace(".", "_")
+
+
+def normalization_of(backbone: str) -> Normalization:
+    """That of timm's own weights of a network "timm:<name>", and ImageNet's where timm names none."""
+    if not backbone.startswith("timm:"):
+        return Normalization()
+    try:
+        import timm
+    except ImportError:
+        return Normalization()
+    published = timm.get_pretrained_cfg(backbone.removeprefix("timm:"))
+    return Normalization(tuple(published.mean), tuple(published.std)) if published else Normalization()
+
+
+def _architecture(content: Content) -> str | None:
+    said = content.extras.get("config")
+    found = said.get("architecture") if isinstance(said, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _said(content: Content) -> Normalization | None:
+    """The normalisation of config.json, which a hub folder has."""
+    config = content.extras.get("config")
+    said = config.get("pretrained_cfg", config) if isinstance(config, dict) else None
+    if not isinstance(said, dict) or "mean" not in said or "std" not in said:
+        return None
+    mean, std = (tuple(float(value) for value in said[key]) for key in ("mean", "std"))
+    if len(mean) != len(std) or min(std) <= 0:
+        raise content.error(f"its config.json has mean {mean} and std {std}")
+    return Normalization(mean, std)
+
+
+SOURCE = Source("timm's classifiers, as backbones", recognise, convert)

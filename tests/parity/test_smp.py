@@ -1,0 +1,133 @@
+"""segmentation_models.pytorch 0.6.0: its logits, kept in tables, are ours with the same weights; and the way back."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from make_smp import CASES
+from safetensors.torch import save_file
+from seeded import draw_weights, read_table, table_difference
+
+from atrous.errors import InputError
+from atrous.importers import import_checkpoint, smp
+from atrous.importers.export import export_state_dict
+from atrous.models import create_model
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_are_smps(name: str, prove: Any) -> None:
+    kind, encoder, arguments, options, _ = CASES[name]
+    said = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    found = table_difference(f"smp_{name}", **options)
+    prove("smp", f"{kind} {encoder} {said}".strip(), found, "a table of its version 0.6.0")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_way_back_is_exact(name: str) -> None:
+    weights, _, _ = read_table(f"smp_{name}")
+    model = import_checkpoint(weights, **CASES[name][3])
+    assert model.report.source == "smp" and not model.report.unused and not model.report.missing  # type: ignore[union-attr]
+    back = export_state_dict(model, "smp")
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(back[key], weights[key]) for key in weights)
+
+
+def test_a_wrong_option_would_show() -> None:
+    assert table_difference("smp_v3plus_resnet18", atrous_rates=(6, 12, 18)) > 0.01
+    assert table_difference("smp_v3_resnet50", output_stride=16) > 0.01
+    assert table_difference("smp_v3plus_mobilenet_8", output_stride=16) > 0.01
+
+
+def test_a_wrong_order_of_the_pyramid_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smp, "turn_joined", lambda found: found)
+    assert table_difference("smp_psp_resnet18") > 0.01
+
+
+def save_folder(folder: Path, table: str, **config: Any) -> None:
+    """As its save_pretrained writes it."""
+    weights, _, _ = read_table(table)
+    save_file(weights, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def test_a_folder_says_what_weights_do_not(tmp_path: Path) -> None:
+    save_folder(
+        tmp_path, "smp_v3plus_whole_aspp", _model_class="DeepLabV3Plus", activation=None, encoder_name="resnet18",
+        encoder_output_stride=8, encoder_depth=5, decoder_atrous_rates=[6, 12, 18], in_channels=3, classes=3,
+    )  # fmt: skip
+    model = import_checkpoint(tmp_path)
+    assert model.config.output_stride == 8
+    assert model.config.options["atrous_rates"] == (6, 12, 18)
+    assert import_checkpoint(tmp_path, output_stride=16).config.output_stride == 16
+    assert model(torch.zeros(1, 3, 65, 97)).shape == (1, 3, 65, 97)  # its own takes multiples of 8 alone
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"encoder_name": "xception"},
+        {"encoder_name": 5},
+        {"encoder_name": "tu-no_such_network"},
+        {"encoder_name": "resnet50"},
+        {"encoder_output_stride": "8"},
+        {"encoder_output_stride": 7},
+        {"encoder_output_stride": -8},
+        {"encoder_depth": 9},
+        {"encoder_depth": 1},
+        {"encoder_depth": [5]},
+        {"decoder_atrous_rates": 6},
+        {"decoder_atrous_rates": [6, -1, 2]},
+        {"decoder_atrous_rates": [6, 12]},
+        {"decoder_atrous_rates": {"a": 1}},
+    ],
+)
+def test_a_made_up_configuration_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    save_folder(tmp_path, "smp_v3plus_resnet18", **config)
+    with pytest.raises(InputError):
+        import_checkpoint(tmp_path)
+
+
+def test_names_of_version_0_3() -> None:
+    weights, _, _ = read_table("smp_v3_resnet18")
+    before = {"aspp": "0", "conv": "1", "bn": "2"}
+    old = {re.sub(r"(?<=^decoder\.)\w+", lambda m: before[m[0]], name): w for name, w in weights.items()}
+    ours, theirs = import_checkpoint(old).state_dict(), import_checkpoint(weights).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_any_number_of_input_channels() -> None:
+    weights, _, _ = read_table("smp_v3_resnet18")
+    weights |= draw_weights({"encoder.conv1.weight": (64, 4, 7, 7)})
+    assert import_checkpoint(weights).config.in_channels == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "named"),
+    [
+        ("deeplab_v3", {}, "extra_conv=False"),
+        ("deeplab_v3plus", {"backbone": "xception65"}, "xception65"),
+        ("deeplab_v2", {}, "deeplab_v2"),
+        ("pspnet", {"backbone": "resnet50"}, "aux=True"),
+        ("deeplab_v3plus", {"backbone": "mobilenet_v2"}, "last_conv=False"),
+        ("deeplab_v3plus", {"backbone": "resnet18", "output_stride": 32}, "output_stride=32"),
+    ],
+)
+def test_what_it_cannot_hold(model: str, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        export_state_dict(create_model(model, **{"backbone": "resnet18"} | options), "smp")
+
+
+def test_a_model_built_for_it() -> None:
+    """Not imported: made here with the options that fit, and loaded there by name."""
+    model = create_model(
+        "deeplab_v3plus", "resnet18", 3, 16, align_corners=True, dilate_from="first", separable="plain",
+        aspp_conv=True, decoder_convs=1,
+    )  # fmt: skip
+    weights, _, _ = read_table("smp_v3plus_resnet18")
+    back = export_state_dict(model, "smp")
+    assert {name: value.shape for name, value in back.items()} == {n: v.shape for n, v in weights.items()}
