@@ -28,7 +28,12 @@ def test_any_size_trains_with_batch_1(name):
     assert silent == []
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "xception41"])
+PLAIN = (
+    "resnet18 resnet50 mobilenet_v2 mobilenet_v3_large mobilenet_edgetpu xception41 legacy_xception".split()
+)
+
+
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("output_stride", [16, 8, 4])
 @torch.no_grad()
 def test_dense_features_hold_the_plain_ones(name, output_stride, blank, randomize, assert_same):

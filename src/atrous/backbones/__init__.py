@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from atrous.backbones import drn, legacy_xception, mobilenet_v2, mobilenet_v3, resnet, vgg, xception
+from atrous.backbones import (
+    drn,
+    legacy_xception,
+    mobilenet_edgetpu,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    vgg,
+    xception,
+)
 from atrous.backbones.base import Backbone
 from atrous.backbones.timm import TimmBackbone
 from atrous.backbones.weights import load_pretrained
@@ -28,6 +37,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "legacy_xception": legacy_xception.legacy_xception,
     "mobilenet_v2": mobilenet_v2.mobilenet_v2,
     "mobilenet_v3_large": mobilenet_v3.mobilenet_v3_large,
+    "mobilenet_edgetpu": mobilenet_edgetpu.mobilenet_edgetpu,
     "drn_c_26": drn.drn_c_26,
     "drn_c_42": drn.drn_c_42,
     "drn_c_58": drn.drn_c_58,
