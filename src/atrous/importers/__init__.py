@@ -17,15 +17,21 @@ from atrous.errors import InputError, choose
 from atrous.importers import (
     caffe,
     drn,
+    huggingface,
+    imagenet,
     jfzhang95,
     kazuto1011,
     mmseg,
+    mobile_deeplab,
     semseg,
+    smp,
+    tensorflow,
+    timm,
     torchvision,
     vainf,
     xception,
 )
-from atrous.importers.convert import Report, Source, build
+from atrous.importers.convert import Converted, Report, Source, build
 from atrous.importers.files import Content, read, without_parallel
 from atrous.models import Model
 
@@ -34,14 +40,20 @@ __all__ = ["SOURCES", "Report", "import_checkpoint"]
 # the first that recognises a file has it
 SOURCES: dict[str, Source] = {
     "torchvision": torchvision.SOURCE,
+    "tflite": mobile_deeplab.SOURCE,
     "jfzhang95": jfzhang95.SOURCE,
     "vainf": vainf.SOURCE,
     "drn": drn.SOURCE,
     "xception": xception.SOURCE,
     "caffe": caffe.SOURCE,
+    "tensorflow": tensorflow.SOURCE,
     "kazuto1011": kazuto1011.SOURCE,
     "semseg": semseg.SOURCE,
     "mmseg": mmseg.SOURCE,
+    "smp": smp.SOURCE,
+    "huggingface": huggingface.SOURCE,
+    "timm": timm.SOURCE,
+    "imagenet": imagenet.SOURCE,
 }
 
 
@@ -73,17 +85,22 @@ def import_checkpoint(
     else:
         content = read(path_or_state_dict)
     name = recognise(content) if source is None else choose("source", source, SOURCES)
-    convert = SOURCES[name].convert
+    converted = convert_content(content, name, **options)
+    return build(content, name, converted, num_classes, allow_missing)
+
+
+def convert_content(content: Content, source: str, **options: Any) -> Converted:
+    """The weights of a file in our names, and the model that they belong in; InputError where it is not as expected."""
+    convert = SOURCES[source].convert
     known = list(inspect.signature(convert).parameters)[1:]
     for option in options:
-        choose(f"option of {name}", option, known)
+        choose(f"option of {source}", option, known)
     try:
-        converted = convert(content, **options)
+        return convert(content, **options)  # type: ignore[no-any-return]
     except InputError:
         raise
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise content.error(f"no checkpoint of {name} that can be used here ({error})") from None
-    return build(content, name, converted, num_classes, allow_missing)
+        raise content.error(f"no checkpoint of {source} that can be used here ({error})") from None
 
 
 def recognise(content: Content) -> str:

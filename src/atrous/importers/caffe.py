@@ -16,9 +16,9 @@ from torch import Tensor
 
 from atrous.backbones.vgg import BLOCKS
 from atrous.config import ModelConfig, Normalization
-from atrous.data.labels import VOC
 from atrous.importers.convert import Converted, Source
 from atrous.importers.files import Content
+from atrous.importers.label_names import labels_for
 from atrous.importers.names import Table, rename
 
 MEAN_RGB = (122.675, 116.669, 104.008)
@@ -71,7 +71,7 @@ def convert(content: Content, head: str | None = None, msc: bool | None = None) 
     }
     classes = len(weights[f"{last[0]}.0"])
     config = ModelConfig(name, backbone, classes, 8, options=options)
-    return Converted(config, rename(weights, table), NORMALIZATION, VOC if classes == len(VOC) else None)
+    return Converted(config, rename(weights, table), NORMALIZATION, labels_for(classes))
 
 
 def _classifiers(weights: Mapping[str, Tensor], prefix: str) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.importers.protobuf import BYTES, Field, Wire, read_message
+from atrous.importers.protobuf import Wire, read_message
 
 # Far above what a network has, and low enough that a made-up file cannot fill the memory.
 MOST_LAYERS = 20_000
@@ -72,7 +72,7 @@ def _blob(blob: Wire) -> Tensor:
         elif field.number in legacy:
             legacy[field.number] = blob.number(field)
         elif field.number in (DATA, DOUBLE_DATA):
-            parts.append(_values(blob, field))
+            parts.append(blob.floats(field, "f4" if field.number == DATA else "f8"))
     if shape is None:
         shape = list(legacy.values())
     values = parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, "f4")])
@@ -90,10 +90,3 @@ def _shape(message: Wire) -> list[int]:
         if len(shape) > MOST_DIMENSIONS:
             raise message.damaged(f"a blob of {len(shape)} dimensions")
     return shape
-
-
-def _values(blob: Wire, field: Field) -> NDArray[Any]:
-    dtype = "f4" if field.number == DATA else "f8"
-    if field.wire != BYTES and len(field.value) != np.dtype(dtype).itemsize:
-        raise blob.damaged(f"field {field.number} has wire type {field.wire}")
-    return blob.floats(field, dtype)

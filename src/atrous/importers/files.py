@@ -4,6 +4,9 @@ kind            recognised by                                   read with
 safetensors     its header, or a folder with config.json        safetensors
 torch           zip or pickle of torch.save                     torch.load(weights_only=True)
 tflite          "TFL3"                                          `tflite.Graph`, later, by its source
+caffe           .caffemodel                                     `caffemodel.read_blobs`
+tensorflow      a checkpoint's .index (also "model.ckpt", its   `tensorflow_files.read_checkpoint`
+                folder), or a frozen graph's .pb                `tensorflow_files.read_frozen_graph`
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +27,25 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from atrous.errors import InputError
+from atrous.importers.caffemodel import read_blobs
+from atrous.importers.tensorflow_files import checkpoint_index, read_checkpoint, read_frozen_graph
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
+BESIDE = {"config.json": "config", "preprocessor_config.json": "preprocessor"}  # in a folder -> in extras
 PARALLEL = "module."  # before every name, where torch's DataParallel saved
+
+
+class _LeftOut:
+    """Stands for an object of another project's training log, and keeps nothing of it."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _leave_out(*_: object) -> None:
+    """Stands for a function that such a log names; it does nothing."""
+
+
 # Plain data that training scripts save beside the weights; building one runs no code of the file's choice.
 _SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
 HARMLESS: list[Any] = [
@@ -35,6 +55,9 @@ HARMLESS: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1, numpy 2
     *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.uint8, np.bool_)),
+    # what mmengine's training log is made of: the name of its class, and getattr for its methods; neither is run
+    (_LeftOut, "mmengine.logging.history_buffer.HistoryBuffer"),
+    *((_leave_out, f"{builtins}.getattr") for builtins in ("builtins", "__builtin__")),
 ]
 
 
@@ -42,8 +65,8 @@ HARMLESS: list[Any] = [
 class Content:
     """What a file holds.
 
-    kind: see the top of this file. tensors: name -> tensor. extras: what lies beside them, such as config.json's
-    values ("config") or a training script's own.
+    kind: see the top of this file. tensors: name -> tensor. extras: what lies beside them, such as the values of
+    config.json ("config") and preprocessor_config.json ("preprocessor"), or a training script's own.
     """
 
     path: str
@@ -63,6 +86,9 @@ def read(path: str | Path) -> Content:
     path = Path(path)
     if path.is_dir():
         return _read_folder(path)
+    index = checkpoint_index(path)
+    if index is not None:
+        return Content(str(path), "tensorflow", read_checkpoint(index))
     try:
         with path.open("rb") as file:
             begin = file.read(16)
@@ -81,7 +107,8 @@ def read(path: str | Path) -> Content:
 def read_torch(path: Path) -> Content:
     """A file of torch.save: a state dict, or one wrapped in a training script's dictionary."""
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a strange protocol
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -91,8 +118,7 @@ def read_torch(path: Path) -> Content:
             )
             raise InputError(f"{path}: refused: {reason}") from None
         raise InputError(f"{path}: not a readable file of torch.save ({_first_line(error)})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError,
-            AssertionError, OverflowError, UnicodeDecodeError, MemoryError, pickle.PickleError) as error:  # fmt: skip
+    except Exception as error:  # a damaged pickle can end in any of them
         raise InputError(f"{path}: not a readable file of torch.save ({_first_line(error)})") from None
     extras: dict[str, Any] = {}
     while isinstance(found, Mapping):
@@ -127,22 +153,28 @@ def without_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_folder(path: Path) -> Content:
-    """config.json and the weights beside it, as transformers' and segmentation_models' save_pretrained write."""
+    """Weights, and config.json beside them where transformers and segmentation_models wrote it."""
     names = ("model.safetensors", "pytorch_model.bin")
     found = next((path / name for name in names if (path / name).is_file()), None)
+    found = found or checkpoint_index(path) or next(iter(path.glob("frozen_inference_graph.pb")), None)
     if found is None:
-        raise InputError(f"{path}: a folder without {' or '.join(names)}")
+        raise InputError(f"{path}: a folder without {', '.join(names)} or a TensorFlow checkpoint")
     content = read(found)
     content.path = str(path)
-    config = path / "config.json"
-    if config.is_file():
-        try:
-            content.extras["config"] = json.loads(config.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise InputError(f"{config}: not readable JSON ({_first_line(error)})") from None
-        if not isinstance(content.extras["config"], dict):
-            raise InputError(f"{config}: holds no dictionary")
+    for name, extra in BESIDE.items():
+        if (path / name).is_file():
+            content.extras[extra] = _read_json(path / name)
     return content
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path}: not readable JSON ({_first_line(error)})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds no dictionary")
+    return found
 
 
 def _first_line(error: BaseException) -> str:
@@ -158,5 +190,13 @@ def _is_safetensors(begin: bytes, path: Path) -> bool:
 READERS: dict[str, Any] = {
     "safetensors": (_is_safetensors, read_safetensors),
     "tflite": (lambda begin, path: begin[4:8] == b"TFL3", lambda path: Content(str(path), "tflite")),
+    "caffe": (
+        lambda begin, path: path.suffix == ".caffemodel",
+        lambda path: Content(str(path), "caffe", read_blobs(path)),
+    ),
+    "tensorflow": (
+        lambda begin, path: path.suffix == ".pb",
+        lambda path: Content(str(path), "tensorflow", read_frozen_graph(path)),
+    ),
     "torch": (lambda begin, path: begin[:4] == b"PK\x03\x04" or begin[:1] == b"\x80", read_torch),
 }

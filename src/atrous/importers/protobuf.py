@@ -109,7 +109,8 @@ class Wire:
     def floats(self, field: Field, dtype: str) -> NDArray[Any]:
         """Repeated "f4" or "f8", packed or one of them, as a view of the file."""
         kind = np.dtype(dtype).newbyteorder("<")
-        if field.wire == VARINT or len(field.value) % kind.itemsize:
+        one = field.wire == (FIXED32 if kind.itemsize == 4 else FIXED64)
+        if not one and (field.wire != BYTES or len(field.value) % kind.itemsize):
             raise self.damaged(f"field {field.number} is no row of {dtype}")
         return np.frombuffer(field.value, kind)
 
