@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ def convert(
     corners = "align_corners=True" in settings if align_corners is None else align_corners
     backbone, table, options = _backbone(content)
     stride = output_stride or _output_stride(settings, backbone) or 8
+    table |= _conv(f"{AUX}.convs.0", "aux") | {f"{AUX}.conv_seg": "aux.4"}
     classes, channels = weights[f"{HEAD}.conv_seg.weight"].shape[:2]
     options |= {
         "align_corners": corners,
@@ -66,7 +68,6 @@ def convert(
         table |= _conv(f"{HEAD}.bottleneck", "head") | {f"{HEAD}.conv_seg": "head.4"}
         for i in range(4):
             table |= _conv(f"{HEAD}.psp_modules.{i}.1", f"pyramid.levels.{i}")
-        table |= _conv(f"{AUX}.convs.0", "aux") | {f"{AUX}.conv_seg": "aux.4"}
     else:
         plus = f"{HEAD}.sep_bottleneck.0.depthwise_conv.conv.weight" in weights
         model, aspp = ("deeplab_v3plus", "aspp") if plus else ("deeplab_v3", "context")
@@ -74,7 +75,6 @@ def convert(
         if stride == 16 and backbone.startswith("resnet"):
             options |= {"dilate_from": "next", "multi_grid": (1, 2, 4)}
         table |= _aspp(aspp, plus) | (_decoder() if plus else {}) | {f"{HEAD}.conv_seg": "classifier"}
-        table |= _conv(f"{AUX}.convs.0", "aux") | {f"{AUX}.conv_seg": "aux.4"}
         project = f"{HEAD}.bottleneck.conv.weight"  # its input: image pooling, then the others
         weights[project] = torch.cat([weights[project][:, channels:], weights[project][:, :channels]], dim=1)
     config = ModelConfig(model, backbone, classes, stride, options=options)
@@ -158,12 +158,8 @@ def _settings(extras: Mapping[str, Any]) -> str:
 
 def _output_stride(settings: str, backbone: str) -> int | None:
     found = re.search(r"[(,]strides=[(\[]([\d,]{1,20})[)\]]", settings)
-    if not found:
-        return None
-    stride = 2 if backbone == "mobilenet_v2" else 4
-    for number in found[1].strip(",").split(","):
-        stride *= int(number)
-    return stride
+    strides = re.findall(r"\d", found[1]) if found else []
+    return prod(map(int, strides), start=2 if backbone == "mobilenet_v2" else 4) if strides else None
 
 
 def _protocol(settings: str) -> Protocol:
