@@ -80,7 +80,7 @@ def test_what_is_said_of_other_files(tmp_path: Path, small_file: Path) -> None:
     (tmp_path / "photo.tflite").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     with pytest.raises(InputError, match=r"photo.tflite: not a FlatBuffers file"):
         Graph(tmp_path / "photo.tflite")
-    with pytest.raises(InputError, match="1 convolutions are no MobileNetV2"):
+    with pytest.raises(InputError, match="0 means over the whole picture"):
         backbone_weights(small_file)
 
 
@@ -138,16 +138,3 @@ def test_damaged_small_files(small_file: Path, tmp_path: Path) -> None:
             assert str(error).startswith(str(path))
             failures += 1
     assert failures > 300
-
-
-def test_damaged_real_files(imagenet_file: Path, tmp_path: Path) -> None:
-    path = tmp_path / "damaged.tflite"
-    failures = 0
-    for data in mutations(imagenet_file.read_bytes(), 200):
-        path.write_bytes(data)
-        try:
-            assert all(value.isfinite().all() for value in backbone_weights(path).values())
-        except InputError as error:
-            assert str(error).startswith(str(path))
-            failures += 1
-    assert failures > 60

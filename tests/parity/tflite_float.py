@@ -58,7 +58,7 @@ def _run(graph: Graph, operator: Operator, values: dict[int, Tensor]) -> Tensor:
         return _batch_to_space(x, get(1).int().tolist(), get(2).int().tolist())
     if operator.name == "resize_bilinear":
         for axis, size in zip((1, 2), get(1).int().tolist(), strict=True):
-            x = _resize(x, axis, size, options["align_corners"], options["half_pixel_centers"])
+            x = resize(x, axis, size, options["align_corners"], options["half_pixel_centers"])
         return x
     assert operator.name in ("conv_2d", "depthwise_conv_2d"), operator.name
     bias = get(2) if len(operator.inputs) > 2 else None
@@ -87,7 +87,7 @@ def _activate(x: Tensor, name: str | None) -> Tensor:
     return x if name is None else x.clamp(0, 6 if name == "relu6" else None)
 
 
-def _resize(x: Tensor, axis: int, size: int, align_corners: bool, half_pixel_centers: bool) -> Tensor:
+def resize(x: Tensor, axis: int, size: int, align_corners: bool, half_pixel_centers: bool) -> Tensor:
     """Along one axis, by hand: between which two values a new one lies, and where."""
     old = x.shape[axis]
     at = torch.arange(size, dtype=torch.float64)

@@ -8,6 +8,8 @@ convolution is compared with the model's. Batch norm is folded into such a file,
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ from atrous.importers.names import Renamed
 from atrous.importers.tflite import Graph
 from atrous.importers.tflite_layers import CONVOLUTIONS, Layer, Layers
 from atrous.importers.tflite_network import Network, Place, places, read_network, step
-from atrous.models import create_model
+from atrous.models import Model, create_model
 
 # MLPerf's mobile network: the 31 most frequent classes behind one for all others
 ADE20K_31 = Labels.named(("other", *ADE20K.names[:31]))
@@ -50,10 +52,9 @@ def convert(content: Content, output_stride: int | None = None) -> Converted:
 
 def place(layers: Layers, network: Network, config: ModelConfig) -> Renamed:
     """The weights of a graph in our names. InputError where a convolution is not the model's."""
-    with torch.device("meta"):  # its names and shapes
-        model = create_model(
-            config.name, config.backbone, config.num_classes, config.output_stride, **config.options
-        )
+    model = _blank(
+        config.name, config.backbone, config.num_classes, config.output_stride, tuple(config.options.items())
+    )
     renamed = Renamed()
     taken = set()
     for part, convs in network.parts.items():
@@ -77,6 +78,14 @@ def place(layers: Layers, network: Network, config: ModelConfig) -> Renamed:
         if layer.kind in CONVOLUTIONS and layer.output not in taken
     ]
     return renamed
+
+
+@lru_cache(maxsize=8)
+def _blank(
+    name: str, backbone: str, num_classes: int, output_stride: int, options: tuple[tuple[str, Any], ...]
+) -> Model:
+    with torch.device("meta"):  # its names and shapes
+        return create_model(name, backbone, num_classes, output_stride, **dict(options))
 
 
 def _compare(layers: Layers, layer: Layer, own: Place, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Start a training from a classifier whose batch norm is folded into its convolutions.
+"""Start a training from a TFLite network, whose batch norms are folded into its convolutions.
 
 Such a network cannot be trained as it is: the batch norms have to come back. Each gets the mean and variance
 of its input over real pictures, and the scale and shift that undo them, so that it changes nothing, neither in
@@ -7,34 +7,43 @@ evaluation nor, on pictures like these, in training.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from atrous.backbones.mobilenet_v2 import MobileNetV2
 from atrous.config import Normalization
 from atrous.errors import InputError
-from atrous.importers.tflite import Graph
+from atrous.importers.convert import Converted
+from atrous.importers.files import Content
+from atrous.importers.mobile_deeplab import convert
+from atrous.importers.names import indented
 
 PICTURES_AT_ONCE = 8  # the first layers of 64 pictures would take gigabytes
 
 
 def backbone_weights(path: str | Path, eps: float = 1e-5) -> dict[str, Tensor]:
-    """The state dict of `mobilenet_v2` (width 1) from the TFLite file of an ImageNet classifier.
+    """The state dict of the backbone in a TFLite file of an ImageNet classifier or a mobile DeepLab.
 
     Convolutions de-quantised; each batch norm only adds the folded bias: running_mean 0, running_var 1 - eps,
     weight 1. `eps`: that of the backbone's batch norms.
 
     Raises InputError where the file is missing, damaged, or holds another network.
     """
-    return _folded_weights(Graph(path), eps)
+    weights = indented("backbone", _read(path).renamed.weights)
+    for name in weights:
+        if name.endswith("running_var"):
+            weights[name] = torch.full_like(weights[name], 1 - eps)
+    return weights
 
 
 @torch.no_grad()
 def start_backbone(network: nn.Module, path: str | Path, pictures: Tensor) -> Normalization:
-    """Give `network.backbone`, a `mobilenet_v2` of width 1, the weights of a TFLite ImageNet classifier.
+    """Give a model, or a network with a `backbone`, the weights of a TFLite classifier or DeepLab.
 
+    The backbone must be the file's. Of a DeepLab's head all weights are taken that fit by name and shape.
     pictures: (N, 3, H, W), 0..255, RGB: a few dozen of the training pictures, for the batch norms. They and
     the network are on one device.
 
@@ -42,54 +51,48 @@ def start_backbone(network: nn.Module, path: str | Path, pictures: Tensor) -> No
 
     Raises InputError where the file is missing, damaged, or does not fit the backbone.
     """
-    backbone = network.backbone
-    if not isinstance(backbone, MobileNetV2):
-        raise InputError(f"{path}: starts a mobilenet_v2, not a {type(backbone).__name__}")
-    graph = Graph(path)
-    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
-    try:
-        backbone.load_state_dict(_folded_weights(graph, norms[0].eps))
-    except RuntimeError:
-        raise InputError(f"{path}: starts a mobilenet_v2 of width 1 for RGB pictures") from None
-    normalization = graph.normalization()
+    converted = _read(path)
+    own, weights = network.state_dict(), converted.renamed.weights
+    fits = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    of_backbone = [{name for name in names if name.startswith("backbone.")} for names in (own, weights, fits)]
+    if not of_backbone[0] == of_backbone[1] == of_backbone[2]:
+        raise _does_not_fit(path, converted, network)
+    network.load_state_dict(fits, strict=False)
+    norms = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and f"{name}.running_var" in fits
+    }
+    for norm in norms.values():
+        norm.get_buffer("running_var").fill_(1 - norm.eps)  # the file's may have another eps
+    normalization = converted.normalization
     mean, std = (
         torch.tensor(values, device=pictures.device).view(-1, 1, 1)
         for values in (normalization.mean, normalization.std)
     )
-    _restore_batch_norm(backbone, norms, (pictures.float() / 255 - mean) / std)
+    whole = any(not name.startswith("backbone.") for name in norms)
+    run: Any = network.scores if whole else network.backbone
+    _restore_batch_norm(network, run, list(norms.values()), (pictures.float() / 255 - mean) / std)
     return normalization
 
 
-def _folded_weights(graph: Graph, eps: float) -> dict[str, Tensor]:
-    with torch.device("meta"):  # its names and shapes
-        plain = MobileNetV2(output_stride=32)
-    layers = list(plain.named_modules())
-    convolutions = [(name, module) for name, module in layers if isinstance(module, nn.Conv2d)]
-    norms = [name for name, module in layers if isinstance(module, nn.BatchNorm2d)]
-    operators = [op for op in graph.operators if op.name in ("conv_2d", "depthwise_conv_2d")]
-    if len(operators) < len(convolutions):
-        raise graph.error(f"{len(operators)} convolutions are no MobileNetV2")
-
-    weights: dict[str, Tensor] = {}
-    for operator, (conv, module), norm in zip(operators, convolutions, norms, strict=False):
-        weight, bias = graph.convolution(operator)
-        if weight.shape != module.weight.shape or operator.options.get("stride") != module.stride:
-            raise graph.error(
-                f"a convolution {tuple(weight.shape)} where MobileNetV2 has {tuple(module.weight.shape)}"
-            )
-        weights |= {
-            f"{conv}.weight": weight,
-            f"{norm}.weight": torch.ones_like(bias),
-            f"{norm}.bias": bias,
-            f"{norm}.running_mean": torch.zeros_like(bias),
-            f"{norm}.running_var": torch.full_like(bias, 1 - eps),
-            f"{norm}.num_batches_tracked": torch.tensor(0),
-        }
-    return weights
+def _read(path: str | Path) -> Converted:
+    return convert(Content(str(path), "tflite"))
 
 
-def _restore_batch_norm(backbone: nn.Module, norms: list[nn.BatchNorm2d], x: Tensor) -> None:
-    """Batch norms that add a bias, made to normalise and to undo it. x: (N, 3, H, W), normalised.
+def _does_not_fit(path: str | Path, converted: Converted, network: nn.Module) -> InputError:
+    theirs = converted.config.backbone
+    ours = type(network.backbone).__name__
+    if ours.lower() != theirs.replace("_", ""):
+        return InputError(f"{path}: starts a {theirs}, not a {ours}")
+    width = converted.config.options.get("width", 1)
+    return InputError(f"{path}: starts a {theirs} of width {width:g} for RGB pictures")
+
+
+def _restore_batch_norm(
+    network: nn.Module, run: Callable[[Tensor], Any], norms: list[nn.BatchNorm2d], x: Tensor
+) -> None:
+    """Batch norms that add a bias, made to normalise and to undo it. x: (N, 3, H, W), normalised, for `run`.
 
     In evaluation each is the same before and after, so one pass is enough for all.
     """
@@ -100,13 +103,13 @@ def _restore_batch_norm(backbone: nn.Module, norms: list[nn.BatchNorm2d], x: Ten
         moments[norm].append(len(inputs[0]) * torch.stack([mean, variance + mean**2]).double())
 
     hooks = [norm.register_forward_pre_hook(record) for norm in norms]
-    was_training = backbone.training
-    backbone.eval()
+    was_training = network.training
+    network.eval()
     try:
         for batch in x.split(PICTURES_AT_ONCE):
-            backbone(batch)
+            run(batch)
     finally:
-        backbone.train(was_training)
+        network.train(was_training)
         for hook in hooks:
             hook.remove()
     for norm in norms:

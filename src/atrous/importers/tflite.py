@@ -92,8 +92,7 @@ class Graph:
         if index < 0 or self.tensors[index].dtype not in DTYPES.values():
             raise self.error(f"tensor {index} has no numbers that can be read here")
         tensor = self.tensors[index]
-        size = prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
-        if size == 0 or size != len(tensor.data):
+        if not self.is_whole(index):
             raise self.error(f"tensor {index} has {len(tensor.data)} bytes for shape {tensor.shape}")
         values = tensor.data.view(np.dtype(tensor.dtype).newbyteorder("<")).reshape(tensor.shape)
         if len(tensor.scale):
@@ -104,6 +103,12 @@ class Graph:
         if not np.isfinite(values).all():
             raise self.error(f"tensor {index} has values that are not finite")
         return values
+
+    def is_whole(self, index: int) -> bool:
+        """Whether a constant tensor has as many bytes as its shape says, and some."""
+        tensor = self.tensors[index]
+        size = prod(tensor.shape) * np.dtype(tensor.dtype or "u1").itemsize
+        return 0 < size == len(tensor.data)
 
     def convolution(self, operator: Operator) -> tuple[Tensor, Tensor]:
         """Weight (C_out, C_in, kh, kw), depthwise (C, 1, kh, kw), and bias (C_out,) of a convolution.

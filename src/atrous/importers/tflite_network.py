@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ from torch import nn
 from atrous.backbones import Backbone, create_backbone
 from atrous.backbones.mobilenet_v2 import make_divisible
 from atrous.importers.tflite_layers import CONVOLUTIONS, Layer, Layers
-from atrous.models.deeplab_v3 import Separable
 
 WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25, 1.3, 1.4)
 STEM_CHANNELS = 32  # of both networks, at width 1
+LAST_CHANNELS = 320  # of MobileNetV2
 OUTPUT_STRIDES = (2, 4, 8, 16, 32)
 LARGEST_SIDE = 10_000  # of an input
 MOST_IN_BRANCH = 8  # layers
@@ -147,8 +148,8 @@ def step(layers: Layers, layer: Layer) -> Step:
     if len(layer.operator.inputs) < 2 or layer.operator.inputs[1] < 0:
         raise layers.error(f"a {layer.kind} has no weights")
     shape = layers.shape(layer.operator.inputs[1])
-    if len(shape) != 4:
-        raise layers.error(f"a {layer.kind} has weights of shape {shape}")
+    if len(shape) != 4 or not layers.graph.is_whole(layer.operator.inputs[1]):
+        raise layers.error(f"a {layer.kind} has weights of shape {shape} that are not all there")
     axes = (3, 0, 1, 2) if layer.kind == "depthwise_conv_2d" else (0, 3, 1, 2)
     return Step(tuple(shape[axis] for axis in axes), layer.stride, layer.dilation, layer.activation)
 
@@ -196,7 +197,7 @@ def fit_backbone(layers: Layers, trunk: Trunk, classifier: bool) -> Network:
 def _candidates(theirs: list[Step]) -> Iterable[tuple[str, dict[str, Any]]]:
     """Backbones that begin and end like this one."""
     stem, last = (theirs[0].shape[0], theirs[-1].shape[0]) if theirs else (0, 0)
-    for width in dict.fromkeys((*WIDTHS, stem / STEM_CHANNELS)):
+    for width in dict.fromkeys((*WIDTHS, stem / STEM_CHANNELS, last / LAST_CHANNELS)):
         for divisible_by in (8, 1):
             if width <= 0 or make_divisible(STEM_CHANNELS * width, divisible_by) != stem:
                 continue
@@ -210,8 +211,13 @@ def _candidates(theirs: list[Step]) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def _blank(name: str, options: dict[str, Any], output_stride: int = 32) -> Backbone:
+    return _build_blank(name, output_stride, tuple(options.items()))
+
+
+@lru_cache(maxsize=32)
+def _build_blank(name: str, output_stride: int, options: tuple[tuple[str, Any], ...]) -> Backbone:
     with torch.device("meta"):  # its names and shapes
-        return create_backbone(name, output_stride=output_stride, **options)
+        return create_backbone(name, output_stride=output_stride, **dict(options))
 
 
 def _blocks(backbone: Backbone) -> list[tuple[nn.Module, int, int]]:
@@ -305,9 +311,7 @@ def _walk_on(layers: Layers, tensor: int) -> tuple[list[Layer], Layer | None]:
     raise layers.error("its head goes in a circle")
 
 
-def _read_pyramid(
-    layers: Layers, network: Network, pyramid: Layer, origins: set[int], name: str
-) -> Separable:
+def _read_pyramid(layers: Layers, network: Network, pyramid: Layer, origins: set[int], name: str) -> bool:
     """The ASPP's branches in our order: the 1x1, those with rates, image pooling. Returns how they are separable."""
     branches = [found for found in _branches(layers, pyramid, origins) if found and found[1]]
     if len(branches) != len(pyramid.inputs):
@@ -324,13 +328,7 @@ def _read_pyramid(
     network.columns[f"{name}.project"] = _columns(layers, pyramid, order)
     atrous = [branches[index][1] for index in order[1:-1]]
     network.options["atrous_rates"] = tuple(convs[0].dilation[0] for convs in atrous)
-    return _separable(atrous[0]) if atrous else False
-
-
-def _separable(convs: list[Layer]) -> Separable:
-    if len(convs) < 2:
-        return False
-    return True if convs[0].activation else "plain"
+    return bool(atrous) and len(atrous[0]) == 2
 
 
 def _read_decoder(
@@ -353,7 +351,7 @@ def _read_decoder(
         network.parts[f"decoder.refine.{i}"] = group
     network.columns["decoder.refine.0"] = _columns(layers, joined, order)
     network.options |= {} if len(groups) == 2 else {"decoder_convs": len(groups)}
-    network.options |= {} if size == 1 else {"separable": _separable(groups[0])}
+    network.options |= {} if size == 1 else {"separable": True}
 
 
 def _low_level_features(layers: Layers, network: Network, trunk: Trunk, tensor: int) -> dict[str, Any]:
