@@ -156,7 +156,7 @@ def test_no_option_belongs_to_a_model_and_to_a_backbone(name: str) -> None:
         (("deeplab_v3",), {"atrous_rate": (6,)}, "did you mean 'atrous_rates'"),
         (("deeplab_v3", "resnet50"), {"deepstem": True}, "did you mean 'deep_stem'"),
         (("pspnet",), {"separable": True}, "resnet50 has deep_stem"),
-        (("deeplab_v3", "timm:resnet18"), {"width": 2}, "timm:resnet18 has none"),
+        (("deeplab_v3", "timm:resnet18"), {"width": 2}, "timm:resnet18 has encoder_depth"),
         (("deeplab_v3", "mobilenet_v2"), {"form": "cascade"}, "a ResNet"),
         (("deeplab_v3",), {"form": "casade"}, "did you mean 'cascade'"),
         (("deeplab_v2",), {"head": "aspp"}, "did you mean 'aspp_"),

@@ -76,9 +76,12 @@ def test_a_folder_says_what_weights_do_not(tmp_path: Path) -> None:
         {"encoder_name": "resnet50"},
         {"encoder_output_stride": "8"},
         {"encoder_output_stride": 7},
+        {"encoder_output_stride": 2},
+        {"encoder_name": "tu-resnet50"},
         {"encoder_output_stride": -8},
         {"encoder_depth": 9},
         {"encoder_depth": 1},
+        {"encoder_depth": True},
         {"encoder_depth": [5]},
         {"decoder_atrous_rates": 6},
         {"decoder_atrous_rates": [6, -1, 2]},
@@ -90,6 +93,12 @@ def test_a_made_up_configuration_is_refused(tmp_path: Path, config: dict[str, An
     save_folder(tmp_path, "smp_v3plus_resnet18", **config)
     with pytest.raises(InputError):
         import_checkpoint(tmp_path)
+
+
+def test_a_training_scripts_own_config_is_not_its_configuration(tmp_path: Path) -> None:
+    weights, _, _ = read_table("smp_v3_resnet18")
+    torch.save({"state_dict": weights, "config": "train.yaml"}, tmp_path / "last.pth")
+    assert import_checkpoint(tmp_path / "last.pth").config.backbone == "resnet18"
 
 
 def test_names_of_version_0_3() -> None:

@@ -70,7 +70,8 @@ def convert(
     layer_norm_eps: float | None = None,
 ) -> Converted:
     """Options of its configuration, for weights without config.json or in place of what it says."""
-    said: Mapping[str, Any] = content.extras.get("config") or {"output_stride": OUTPUT_STRIDE}
+    found = content.extras.get("config")
+    said: Mapping[str, Any] = found if isinstance(found, dict) else {"output_stride": OUTPUT_STRIDE}
     weights = content.tensors
     for key, wanted in FIXED.items():
         if said.get(key, wanted) != wanted:
@@ -80,8 +81,10 @@ def convert(
     stride = said.get("output_stride", 32) if output_stride is None else output_stride
     same = said.get("tf_padding", True) if tf_padding is None else tf_padding
     eps = float(said.get("layer_norm_eps", 1e-3) if layer_norm_eps is None else layer_norm_eps)
-    if stride not in (2, 4, 8, 16, 32):
+    if stride not in (8, 16, 32):
         raise content.error(f"its output_stride is {stride!r}, not 8, 16 or 32")
+    if not 0 < eps < 1:
+        raise content.error(f"its layer_norm_eps is {eps}, not between 0 and 1")
 
     channels = _channels(weights)
     _check_shortcuts(content, channels, stride)
@@ -96,11 +99,11 @@ def convert(
     config = ModelConfig(
         "deeplab_v3", "mobilenet_v2", classes, stride, weights[STEM_WEIGHT].shape[1], options
     )
-    found = rename(weights, table())
-    projection = found.weights["context.project.0.weight"]
-    found.weights["context.project.0.weight"] = projection.roll(HALF, 1)  # its image pooling comes first
+    renamed = rename(weights, table())
+    projection = renamed.weights["context.project.0.weight"]
+    renamed.weights["context.project.0.weight"] = projection.roll(HALF, 1)  # its image pooling comes first
     normalization = _normalization(content) or Normalization(MEAN, STD)
-    return Converted(config, found, normalization, _labels(said, classes))
+    return Converted(config, renamed, normalization, _labels(said, classes))
 
 
 def _channels(weights: Mapping[str, Tensor]) -> list[int]:
@@ -114,7 +117,7 @@ def _width(content: Content, channels: list[int], said: Any) -> float:
     """depth_multiplier: the width whose channels these are."""
     plain = [STEM_CHANNELS, *(c for _, c, n, _ in BLOCKS for _ in range(n))]
     for width in WIDTHS if said is None else (float(said),):
-        if channels == [make_divisible(c * width) for c in plain]:
+        if 0 < width < 10 and channels == [make_divisible(c * width) for c in plain]:
             return width
     raise content.error(f"its channels {channels} are not MobileNetV2's at a known width ({said or WIDTHS})")
 
@@ -149,7 +152,7 @@ def _normalization(content: Content) -> Normalization | None:
     std: tuple[float, ...] = (1.0,) * 3
     if said.get("do_normalize", True):
         mean, std = (tuple(float(v) for v in said.get(key, MEAN)) for key in ("image_mean", "image_std"))
-    if scale <= 0 or len(mean) != len(std) or min(std) <= 0:
+    if not 0 < scale < 1e6 or len(mean) != len(std) or not min(std) > 0:
         raise content.error(
             f"its preprocessor_config.json has mean {mean}, std {std} and scale {scale / 255:g}"
         )

@@ -23,7 +23,7 @@ from atrous.importers.convert import Converted, Source
 from atrous.importers.files import Content
 from atrous.importers.imagenet import known_backbone
 from atrous.importers.names import Renamed, Table, indented, rename
-from atrous.importers.timm import normalization_of
+from atrous.importers.timm import check_fits, normalization_of, shapes_of
 from atrous.models.deeplab_v3 import aspp_rates
 
 # the weight by which a model is known -> the model
@@ -137,7 +137,8 @@ def convert(
     encoder: its name there, such as "resnet34" or "tu-convnext_tiny". None: as the weights tell.
     output_stride, encoder_depth, atrous_rates: encoder_output_stride, encoder_depth and decoder_atrous_rates there.
     """
-    said = content.extras.get("config", {})
+    said = content.extras.get("config")
+    said = said if isinstance(said, dict) else {}
     weights = content.tensors
     first = _first(weights)
     if first is None:
@@ -153,12 +154,10 @@ def convert(
             f"its encoder is not here; {', '.join(ENCODERS)} are, and timm's networks (tu-...)"
         )
     backbone = _backbone(content, str(encoder))
-    stride = _whole(
-        content, "output_stride", output_stride, said.get("encoder_output_stride"), OUTPUT_STRIDE[name], 32
-    )
-    depth = (
-        encoder_depth or said.get("encoder_depth") or _depth(backbone, len(weights[first][0])) or DEPTH[name]
-    )
+    stride = output_stride or said.get("encoder_output_stride") or OUTPUT_STRIDE[name]
+    stride = _whole(content, "output_stride", stride, (8, 16, 32))
+    read = weights[first].shape[1]  # channels of the features under the decoder
+    depth = encoder_depth or said.get("encoder_depth") or _depth(backbone, read) or DEPTH[name]
     rates = atrous_rates or said.get("decoder_atrous_rates") or RATES
 
     if name == "pspnet":
@@ -168,17 +167,24 @@ def convert(
     else:
         separable = first.replace("convs.0.0.", "convs.1.0.0.") in weights
         channels = len(weights[first])
+    if len(rates) != len(RATES):
+        raise content.error(f"atrous_rates {rates} are not three")
     config = model_config(
         name,
         backbone,
         len(weights["segmentation_head.0.weight"]),
         output_stride=stride,
-        in_channels=_in_channels(weights, said),
-        encoder_depth=_whole(content, "encoder_depth", depth, None, 5, 5),
-        atrous_rates=[_whole(content, "atrous_rates", rate, None, 1, 4096) for rate in rates],
+        in_channels=_in_channels(content, said),
+        encoder_depth=_whole(content, "encoder_depth", depth, range(3, 6)),
+        atrous_rates=[_whole(content, "atrous_rates", rate, range(1, 4097)) for rate in rates],
         aspp_separable=separable,
         channels=channels,
     )
+    if backbone.startswith("timm:"):
+        depths = {"encoder_depth": config.options.get("encoder_depth", 5)}
+        own = shapes_of(backbone, config.output_stride, config.in_channels, **depths)
+        network = indented("encoder.model", weights)
+        check_fits(content, backbone, own, {f"network.{key}": value for key, value in network.items()})
     found = rename(weights, table(name, backbone, separable, "decoder.1.weight" in weights))
     return Converted(config, turn_joined(found), normalization_of(backbone))
 
@@ -252,17 +258,16 @@ def _depth(backbone: str, channels: int) -> int | None:
     return max((i for i, c in enumerate(stages, 1) if c == channels), default=None)
 
 
-def _in_channels(weights: Mapping[str, Tensor], said: Mapping[str, Any]) -> int:
-    first = [
-        weights[name] for name in ("encoder.conv1.weight", "encoder.features.0.0.weight") if name in weights
-    ]
-    return first[0].shape[1] if first else int(said.get("in_channels", 3))
+def _in_channels(content: Content, said: Mapping[str, Any]) -> int:
+    for name in ("encoder.conv1.weight", "encoder.features.0.0.weight"):
+        if name in content.tensors:
+            return content.tensors[name].shape[1]
+    return _whole(content, "in_channels", said.get("in_channels", 3), range(1, 4097))
 
 
-def _whole(content: Content, what: str, given: Any, said: Any, default: int, most: int) -> int:
-    value = default if given is None and said is None else said if given is None else given
-    if not isinstance(value, int) or not 1 <= value <= most:
-        raise content.error(f"{what} {value!r} is not a whole number from 1 to {most}")
+def _whole(content: Content, what: str, value: Any, allowed: Sequence[int]) -> int:
+    if type(value) is not int or value not in allowed:
+        raise content.error(f"{what} {value!r} is not one of {allowed[0]} to {allowed[-1]}")
     return value
 
 

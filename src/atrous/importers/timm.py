@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from atrous.backbones import create_backbone
@@ -54,10 +55,29 @@ def convert(
     if not backbone.startswith("timm:"):
         return imagenet.convert(content, model, backbone, output_stride, model_options)
     stride = output_stride or MODELS[choose("model", model, MODELS)].output_stride
-    own = create_backbone(backbone, output_stride=stride).state_dict()
+    own = shapes_of(backbone, stride)
     names = table(content.tensors, own)
+    check_fits(content, backbone, own, {ours: content.tensors[name] for name, ours in names.items() if ours})
     normalization = said or normalization_of(backbone)
     return backbone_only(content, model, backbone, names, stride, normalization, **(model_options or {}))
+
+
+def shapes_of(backbone: str, output_stride: int, in_channels: int = 3, **options: Any) -> dict[str, Tensor]:
+    """The weights of a backbone, without their values and their memory."""
+    with torch.device("meta"):
+        network = create_backbone(backbone, output_stride=output_stride, in_channels=in_channels, **options)
+    return network.state_dict()
+
+
+def check_fits(
+    content: Content, backbone: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> None:
+    """InputError before a network is built that a file names and does not hold."""
+    wanted = [name for name in own if not name.endswith("num_batches_tracked")]
+    lacking = [name for name in wanted if name not in found or found[name].shape != own[name].shape]
+    if lacking:
+        name, shape = lacking[0], tuple(own[lacking[0]].shape)
+        raise content.error(f"{len(lacking)} weights of {backbone} are not in it, first {name} {shape}")
 
 
 def table(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Table:
@@ -99,7 +119,7 @@ def _said(content: Content) -> Normalization | None:
     if not isinstance(said, dict) or "mean" not in said or "std" not in said:
         return None
     mean, std = (tuple(float(value) for value in said[key]) for key in ("mean", "std"))
-    if len(mean) != len(std) or min(std) <= 0:
+    if len(mean) != len(std) or not min(std) > 0:
         raise content.error(f"its config.json has mean {mean} and std {std}")
     return Normalization(mean, std)
 
