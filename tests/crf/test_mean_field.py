@@ -8,7 +8,17 @@ import pytest
 import torch
 from drawn import CASES, brute_force, gaussian, mostly_dead, picture, probabilities, softmax
 
-from atrous.crf import CRFLayer, DenseCRF, MeanField, Pairwise, fast, map_labels, unary_from_labels
+from atrous.crf import (
+    CRFLayer,
+    DenseCRF,
+    MeanField,
+    Pairwise,
+    bilateral_features,
+    fast,
+    map_labels,
+    position_features,
+    unary_from_labels,
+)
 from atrous.crf.unary import unary_from_logits, unary_from_probabilities
 from atrous.errors import InputError
 
@@ -90,6 +100,25 @@ def test_vector_and_matrix_compatibility() -> None:
     q = MeanField(unary, [term]).start()
     logits = -unary - mu @ term.filter(q.T.contiguous()).T
     assert torch.allclose(MeanField(unary, [term]).step(q), torch.softmax(logits, 0), atol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [3, 21, 40])
+@pytest.mark.parametrize("kind", ["Potts", "attractive", "vector", "matrix"])
+def test_compiled_equals_torch_for_every_compatibility(kind: str, classes: int) -> None:
+    pytest.importorskip("numba")
+    matrix = 3 * torch.rand(classes, classes)
+    mu = {"Potts": torch.tensor(4.0), "attractive": torch.tensor(-0.5), "vector": 4 * torch.rand(classes),
+          "matrix": matrix + matrix.T}[kind]  # fmt: skip
+    unary = -torch.from_numpy(probabilities(classes, H, W)).clamp(min=1e-5).log().flatten(1)
+    features = [position_features((H, W), 3), bilateral_features(torch.from_numpy(picture(H, W)), 30, 13)]
+    terms = [Pairwise(f, c) for f, c in zip(features, (torch.tensor(2.0), mu), strict=True)]
+    compiled = MeanField(unary, terms)
+    exact = MeanField(unary.double(), [Pairwise(t.features, t.compatibility.double()) for t in terms])
+    assert compiled.compiled is not None
+    q = compiled.run(5)
+    assert float((q - exact.run(5)).abs().max()) < 1e-4
+    divergence = float(exact.kl_divergence(q.double()))
+    assert float(compiled.kl_divergence(q)) == pytest.approx(divergence, rel=1e-4)
 
 
 def test_three_dimensional_volume_and_user_features() -> None:

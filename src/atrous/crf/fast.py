@@ -1,17 +1,18 @@
-"""Mean-field inference as compiled CPU code: the iteration of `model.MeanField` for Potts terms.
+"""Mean-field inference as compiled CPU code: the iteration of `model.MeanField`.
 
 All terms' lattices are stacked in one table, so that an iteration is: one splat, the blurs, and one pass over the
 points that slices every kernel, adds the unary and takes the softmax. Normalisation, weights and the lattice's own
-scale are folded in the weights of splat and slice.
+scale are folded in the weights of splat and slice. With Potts terms the sum over kernels is one sum over lattice
+rows; other compatibilities multiply each kernel's message by their matrix.
 
-Classes that are nowhere alive are not iterated. Let q be the largest softmax(-unary) of a class over all points, w_m
-and R_m the weight and the largest row sum of kernel m, and L = sum_m w_m R_m. Messages are >= 0, so they only enlarge
-the sum that Q is divided by; and those to the class are at most L max Q. By induction Q <= q exp(L max Q) <= x, with
-x = q exp(2 L q), in every iteration, as long as L q <= ln(2) / 2. Leaving out its message multiplies the class's share
-by no less than exp(-L x), which moves any Q by less than q (exp(L x) - 1) in one iteration. Left out are the classes,
-smallest first, for which these sum to less than TOLERANCE. They keep their share of the softmax, and come out as
-exp(-unary) over its sum. A pixel between two labels may enlarge what the last iteration left, by L / 2 at worst; on
-real pictures with C = 21 and 150 the result after 10 iterations moves by less than 2e-4.
+With Potts terms, classes that are nowhere alive are not iterated. Let q be the largest softmax(-unary) of a class over
+all points, w_m and R_m the weight and the largest row sum of kernel m, and L = sum_m w_m R_m. Messages are >= 0, so they
+only enlarge the sum that Q is divided by; and those to the class are at most L max Q. By induction
+Q <= q exp(L max Q) <= x, with x = q exp(2 L q), in every iteration, as long as L q <= ln(2) / 2. Leaving out its message
+multiplies the class's share by no less than exp(-L x), which moves any Q by less than q (exp(L x) - 1) in one iteration.
+Left out are the classes, smallest first, for which these sum to less than TOLERANCE. They keep their share of the
+softmax, and come out as exp(-unary) over its sum. A pixel between two labels may enlarge what the last iteration left,
+by L / 2 at worst; on real pictures with C = 21 and 150 the result after 10 iterations moves by less than 2e-4.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ def available() -> bool:
 
 @dataclass(frozen=True)
 class Term:
-    """A Potts term: features (d, N) float32, weight >= 0, and how its kernel is normalised (see `model.Pairwise`).
+    """A pairwise term: features (d, N) float32, and how its kernel is normalised (see `model.Pairwise`).
 
+    compatibility: a weight (Potts), or a matrix (C, C), the penalty of each pair of labels.
     name: where not empty, terms of the same name have the same features, in the same order of points.
     """
 
     features: Array
-    weight: float
+    compatibility: float | Array
     normalization: str
     name: str = ""
 
@@ -72,15 +74,29 @@ class CompiledMeanField:
         self.order = np.arange(n, dtype=np.int64) if order is None else order.numpy()
         self.blocks = -(-n // kernels.BLOCK)
         self.low, largest = np.empty(n, np.float32), np.empty((self.blocks, classes), np.float32)
+        self.matrices = None
+        if any(not isinstance(term.compatibility, float) for term in terms):
+            self.matrices = np.stack([_matrix(term.compatibility, classes) for term in terms])
         with Crew() as crew:
             self.stack = Stack(terms, self.order, crew)
             if self.stack.reach > MAX_REACH:
                 raise Unsuitable(f"pairwise energies reach {self.stack.reach:.0f}")
             crew.run(kernels.survey, self.blocks, self.unary, self.low, largest)
-        self.alive, self.dead = split_classes(largest.max(0), self.stack.reach)
+        self.alive, self.dead = np.arange(classes), np.arange(0)
+        if self.matrices is None and all(term.compatibility >= 0 for term in terms):
+            self.alive, self.dead = split_classes(largest.max(0), self.stack.reach)
 
-    def run(self, iterations: int, q: Tensor | None = None, overwrite_unary: bool = False) -> Tensor:
-        """Q after `iterations` from softmax(-unary), or from the given `q`; both (C, N) float32."""
+    def run(
+        self,
+        iterations: int,
+        q: Tensor | None = None,
+        overwrite_unary: bool = False,
+        softmax: bool = True,
+    ) -> Tensor:
+        """Q after `iterations` from softmax(-unary), or from the given `q`; both (C, N) float32.
+
+        softmax: without it, the last iteration's logits, up to a constant at each point; it needs `q`.
+        """
         from atrous.crf import fast_kernels as kernels
         from atrous.crf.jit import Crew
 
@@ -91,8 +107,9 @@ class CompiledMeanField:
         lanes, blocks = row_shape(len(alive))
         stride = 8 * len(lanes) * blocks
         stack, order = self.stack, self.order
+        matrices = None if self.matrices is None else _rows_of(self.matrices, stride)
         logits = np.empty(n * stride, np.float32)
-        rest, norm = np.zeros(n, np.float32), np.empty(n, np.float32)
+        rest, norm = np.zeros(n, np.float32), np.empty(n if softmax else 0, np.float32)
         rows, table = np.zeros(n * stride, np.uint16), np.empty(stack.num_vertices * stride, np.uint16)
         result = self.unary if overwrite_unary else self.unary.copy()
         not_yet = result[:0]
@@ -108,12 +125,36 @@ class CompiledMeanField:
                     for axis in layer.axes:
                         crew.run(kernels.blur, len(axis.order), lanes, blocks, *axis, first, table)
                 index = stack.index if iteration else stack.index[:, :0]
-                touched = (index, stack.slice_weight, table, rows)
                 out = result if iteration == iterations else not_yet
-                crew.run(kernels.update, n, lanes, blocks, logits, rest, *touched, alive, order, out, norm)
+                given = (logits, rest, index, stack.slice_weight, table, rows, alive, order, out, norm)
+                if matrices is None:
+                    crew.run(kernels.update, n, lanes, blocks, *given)
+                else:
+                    begin = stack.begin if iteration else 0 * stack.begin
+                    crew.run(kernels.update_with_matrices, n, lanes, blocks, *given, begin, matrices)
             if len(dead):
                 crew.run(kernels.fill_rest, self.blocks, dead, self.low, norm, result)
         return torch.from_numpy(result)
+
+    def pairwise_energy(self, q: Tensor) -> Tensor:
+        """The expected pairwise energy of each label under `q`, both (C, N) float32."""
+        logits = self.run(1, q, softmax=False)
+        return torch.from_numpy(self.low - self.unary) - logits
+
+
+def _matrix(compatibility: float | Array, classes: int) -> Array:
+    """mu as (C, C) of what to multiply messages by, up to a constant per point: Potts w is -w on the diagonal."""
+    if isinstance(compatibility, float):
+        return np.diag(np.full(classes, -compatibility, np.float32))
+    return compatibility
+
+
+def _rows_of(matrices: Array, stride: int) -> Array:
+    """(K, C, C) matrices mu as `kernels.update_with_matrices` reads them: (K, C * stride)."""
+    count, classes, _ = matrices.shape
+    rows = np.zeros((count, classes, stride), np.float32)
+    rows[:, :, :classes] = -matrices.transpose(0, 2, 1)
+    return rows.reshape(count, classes * stride)
 
 
 def split_classes(largest: Array, reach: float) -> tuple[Array, Array]:

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.crf import fast
@@ -147,9 +149,11 @@ class MeanField:
 
     def kl_divergence(self, q: Tensor) -> Tensor:
         """KL(Q || P) up to the constant log Z, a 0-d tensor; with Potts terms, falls as inference proceeds."""
-        rows = q.T.contiguous()
         entropy = (q * q.clamp(min=_TINY).log()).sum(dtype=torch.float64)
         total = entropy + (self.unary * q).sum(dtype=torch.float64)
+        if not q.requires_grad and q.dtype == torch.float32 and self.compiled is not None:
+            return total + (q * self.compiled.pairwise_energy(q)).sum(dtype=torch.float64)
+        rows = q.T.contiguous()
         for term in self.pairwise:
             total = total + (rows * term.energy(rows)).sum(dtype=torch.float64)
         return total
@@ -158,7 +162,7 @@ class MeanField:
     def compiled(self) -> fast.CompiledMeanField | None:
         """The same model as compiled CPU code (`fast.py`), or None where that does not cover it.
 
-        It covers Potts terms in float32 on the CPU, when nobody asks for gradients.
+        It covers float32 on the CPU, when nobody asks for gradients.
         """
         tensors = [self.unary, *(term.compatibility for term in self.pairwise)]
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
@@ -167,19 +171,28 @@ class MeanField:
 
     @cached_property
     def _compiled(self) -> fast.CompiledMeanField | None:
-        potts = all(term.compatibility.ndim == 0 and float(term.compatibility) >= 0 for term in self.pairwise)
         arrays = [self.unary, *(term.features for term in self.pairwise)]
         plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in arrays)
-        if not (self.pairwise and potts and plain and fast.available()):
+        if not (self.pairwise and plain and fast.available()):
             return None
         terms = [
-            fast.Term(term.features.numpy(), float(term.compatibility), term.normalization, term.name)
+            fast.Term(term.features.numpy(), _plain(term.compatibility), term.normalization, term.name)
             for term in self.pairwise
         ]
         try:
             return fast.CompiledMeanField(self.unary, terms, self.order)
         except fast.Unsuitable:
             return None
+
+
+def _plain(compatibility: Tensor) -> float | NDArray[np.float32]:
+    """A compatibility as compiled code takes it: a Potts weight, or a matrix, up to a constant at each point."""
+    mu = compatibility.detach().float()
+    if mu.ndim == 2:
+        return mu.cpu().numpy()
+    if mu.ndim == 1:
+        return torch.diag(-mu).cpu().numpy()
+    return float(mu)
 
 
 def map_labels(q: Tensor) -> Tensor:

@@ -70,8 +70,9 @@ class Layer:
 class Stack:
     """Layers one after the other in a table of rows.
 
-    layers: (row of its first vertex, layer). index, slice_weight: (N, E), each point gathers E rows of the table; Potts
-    weight and normalisation included. reach: sum over the terms of weight times largest row sum of the kernel.
+    layers: (row of its first vertex, layer). index, slice_weight: (N, E), each point gathers E rows of the table;
+    normalisation included and, where all terms have one, the Potts weight. begin: (K+1,), each layer's first column.
+    reach: sum over the terms of largest compatibility times largest row sum of the kernel.
     """
 
     def __init__(self, terms: list[Term], order: Array, crew: Crew) -> None:
@@ -81,14 +82,17 @@ class Stack:
         self.slice_weight = np.empty((len(order), width), np.float32)
         self.layers: list[tuple[int, Layer]] = []
         self.num_vertices, self.reach, column = 0, 0.0, 0
+        self.begin = np.cumsum([0, *(layer.vertices.shape[1] for layer in layers)])
+        matrices = any(not isinstance(term.compatibility, float) for term in terms)
         for term, layer in zip(terms, layers, strict=True):
-            scale = np.float32(term.weight / kernels.ONE)
+            potts = isinstance(term.compatibility, float) and not matrices
+            scale = np.float32((term.compatibility if potts else 1.0) / kernels.ONE)
             touch = (layer.vertices, layer.barycentric, layer.after, scale, layer.total)
             target = (self.num_vertices, column, self.index, self.slice_weight)
             crew.run(kernels.slice_weights, len(order), *touch, *target)
             self.layers.append((self.num_vertices, layer))
             self.num_vertices += len(layer.total)
-            self.reach += term.weight * layer.row_sum
+            self.reach += float(np.abs(term.compatibility).max()) * layer.row_sum
             column += layer.vertices.shape[1]
             if layer not in _kept.values():  # all that iterations need is in index and slice_weight
                 del layer.vertices, layer.barycentric
