@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from seeded import difference, draw_picture, read_table, table_difference
+from torch import Tensor
 
 from atrous.errors import InputError
 from atrous.importers import import_checkpoint
+from atrous.importers.files import Content
+from atrous.importers.kazuto1011 import convert
 from atrous.importers.label_names import COCO, COCO_STUFF
 from atrous.models import create_model
 
@@ -28,6 +31,12 @@ CASES: dict[str, dict[str, Any]] = {
     "v3plus_os16_msc": {},
     "v3plus_os8_msc": {"output_stride": 8},
 }
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, Tensor]:
+    """The weights of v2 without MSC."""
+    return read_table("kazuto1011_v2")[0]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -71,13 +80,15 @@ def test_training_has_its_four_losses() -> None:
 
 
 @pytest.mark.parametrize(("classes", "names"), [(91, COCO.names), (182, COCO_STUFF.names), (21, None)])
-def test_labels_by_the_number_of_classes(classes: int, names: tuple[str, ...] | None) -> None:
-    weights = dict(read_table("kazuto1011_v2")[0])
+def test_labels_by_the_number_of_classes(
+    classes: int, names: tuple[str, ...] | None, plain: dict[str, Tensor]
+) -> None:
+    weights = dict(plain)
     for i in range(4):
         weights[f"aspp.c{i}.weight"] = torch.zeros(classes, 2048, 3, 3)
         weights[f"aspp.c{i}.bias"] = torch.zeros(classes)
-    labels = import_checkpoint(weights).metadata.labels
-    assert len(labels) == classes
+    labels = convert(Content("f", "torch", weights)).labels
+    assert labels is not None and len(labels) == classes
     assert labels.names == names if names else labels.names[1] == "aeroplane"
 
 
@@ -91,7 +102,7 @@ def test_a_file_of_its_training(tmp_path: Path) -> None:
     assert not model.report.missing
 
 
-def test_another_depth_is_a_clear_error() -> None:
-    weights = {k: v for k, v in read_table("kazuto1011_v2")[0].items() if not k.startswith("layer4.block6")}
+def test_another_depth_is_a_clear_error(plain: dict[str, Tensor]) -> None:
+    weights = {k: v for k, v in plain.items() if not k.startswith("layer4.block6")}
     with pytest.raises(InputError, match="5 blocks in layer4"):
         import_checkpoint(weights)
