@@ -127,10 +127,12 @@ def separable_conv_bn_act(
     stride: int = 1,
     dilation: int = 1,
     bn_between: bool = True,
+    act_between: bool = True,
 ) -> nn.Sequential:
     """Atrous separable convolution: depthwise -> BN -> ReLU -> 1x1 -> BN -> ReLU (DeepLab v3+ sec. 3.1, 3.2).
 
-    bn_between: without it, the first BN and ReLU are left out (segmentation_models, VainF).
+    bn_between: without it, the first BN and ReLU are left out (segmentation_models, VainF). act_between: without it,
+    the first ReLU (PaddleSeg).
     """
     if not bn_between:
         zeros = dilation * (kernel_size - 1) // 2
@@ -138,8 +140,9 @@ def separable_conv_bn_act(
             in_channels, in_channels, kernel_size, stride, zeros, dilation, in_channels, bias=False
         )
         return nn.Sequential(conv, *conv_bn_act(in_channels, out_channels, 1))
+    act = nn.ReLU if act_between else None
     depthwise = conv_bn_act(
-        in_channels, in_channels, kernel_size, stride=stride, dilation=dilation, groups=in_channels
+        in_channels, in_channels, kernel_size, stride=stride, dilation=dilation, groups=in_channels, act=act
     )
     return nn.Sequential(*depthwise, *conv_bn_act(in_channels, out_channels, 1))
 

@@ -50,3 +50,9 @@ def test_tensorflow_checkpoint(tmp_path: Path) -> None:
 def test_tensorflow_frozen_graph(tmp_path: Path) -> None:
     shutil.copy(TENSORFLOW / "frozen_inference_graph.pb", tmp_path)
     check(tmp_path / "frozen_inference_graph.pb")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_pdparams(protocol: int, tmp_path: Path) -> None:
+    shutil.copy(TENSORFLOW.with_name("paddle_small") / f"protocol{protocol}.pdparams", tmp_path)
+    check(tmp_path / f"protocol{protocol}.pdparams")

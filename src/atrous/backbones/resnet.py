@@ -16,6 +16,7 @@ v3 sec. 3.2). Parameter names are torchvision's, so its state dicts load as they
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 
@@ -45,6 +46,7 @@ class BasicBlock(nn.Module):
         first_dilation: int = 1,
         dilation: int = 1,
         stride_on_first_1x1: bool = False,
+        average_shortcut: bool = False,
     ) -> None:
         """`first_dilation` is the rate of the convolution with the stride, `dilation` that of the other.
 
@@ -56,7 +58,7 @@ class BasicBlock(nn.Module):
         self.conv2 = _conv3x3(channels, channels, 1, dilation)
         self.bn2 = BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, channels, stride)
+        self.downsample = _shortcut(in_channels, channels, stride, average_shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -78,6 +80,7 @@ class Bottleneck(nn.Module):
         first_dilation: int = 1,
         dilation: int = 1,
         stride_on_first_1x1: bool = False,
+        average_shortcut: bool = False,
     ) -> None:
         """The stride is on the 3x3 (torchvision), or on the first 1x1 (the paper, Caffe).
 
@@ -94,7 +97,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
         self.bn3 = BatchNorm2d(4 * channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, 4 * channels, stride)
+        self.downsample = _shortcut(in_channels, 4 * channels, stride, average_shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -114,6 +117,7 @@ def make_stage(
     multi_grid: Sequence[int] = (1,),
     stride_on_first_1x1: bool = False,
     dilate_from: DilateFrom = "second",
+    average_shortcut: bool = False,
 ) -> nn.Sequential:
     """One of conv2_x .. conv5_x, or a copy appended after conv5_x (the cascade of DeepLab v3, sec. 3.2).
 
@@ -139,6 +143,7 @@ def make_stage(
                 first_dilation=unit * (first_rate if i == 0 else rate),
                 dilation=unit * rate,
                 stride_on_first_1x1=stride_on_first_1x1,
+                average_shortcut=average_shortcut,
             )
         )
         in_channels = channels * block.expansion
@@ -164,6 +169,7 @@ class ResNet(Backbone):
         dilate_from: DilateFrom = "second",
         stride_on_first_1x1: bool = False,
         ceil_mode: bool = False,
+        average_shortcut: bool = False,
         encoder_depth: int = 5,
     ) -> None:
         """
@@ -176,6 +182,7 @@ class ResNet(Backbone):
                              the stage keeps the old rate, times multi_grid (mmsegmentation's D16-MG124)
         stride_on_first_1x1  Caffe's bottleneck, as in DeepLab v2; torchvision's has the stride on the 3x3
         ceil_mode            the max pool rounds sizes up (Caffe): one more row and column for even sizes
+        average_shortcut     a shortcut with a stride is a 2x2 average pool and a 1x1 without ("vd", PaddleSeg)
         encoder_depth        the stages that are run and give features, 2 .. 5; those behind only keep their weights
                              (segmentation_models)
 
@@ -192,7 +199,13 @@ class ResNet(Backbone):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, plan[1].stride, padding=1, ceil_mode=ceil_mode)
 
-        stage = partial(make_stage, block, stride_on_first_1x1=stride_on_first_1x1, dilate_from=dilate_from)
+        stage = partial(
+            make_stage,
+            block,
+            stride_on_first_1x1=stride_on_first_1x1,
+            dilate_from=dilate_from,
+            average_shortcut=average_shortcut,
+        )
         c2, c3, c4, c5 = (channels * block.expansion for channels in CHANNELS)
         self.layer1 = stage(stem_channels, CHANNELS[0], blocks[0], plan[2])
         self.layer2 = stage(c2, CHANNELS[1], blocks[1], plan[3])
@@ -237,13 +250,22 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int = 1, rate: int = 1
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=rate, dilation=rate, bias=False)
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """The identity (None) where shapes agree, otherwise a 1x1 projection (paper, sec. 3.3, option B)."""
+def _shortcut(
+    in_channels: int, out_channels: int, stride: int, average: bool = False
+) -> nn.Sequential | None:
+    """The identity (None) where shapes agree, otherwise a 1x1 projection (paper, sec. 3.3, option B).
+
+    average: the stride is that of a 2x2 average pool before the 1x1.
+    """
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), BatchNorm2d(out_channels)
-    )
+    layers: dict[str, nn.Module] = {}
+    if average and stride > 1:
+        layers["pool"] = nn.AvgPool2d(stride, stride, ceil_mode=True)
+        stride = 1
+    layers["0"] = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    layers["1"] = BatchNorm2d(out_channels)
+    return nn.Sequential(OrderedDict(layers))
 
 
 # paper, Table 1                              conv2_x conv3_x conv4_x conv5_x

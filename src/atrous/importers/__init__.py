@@ -23,6 +23,7 @@ from atrous.importers import (
     kazuto1011,
     mmseg,
     mobile_deeplab,
+    paddle,
     semseg,
     smp,
     tensorflow,
@@ -47,6 +48,7 @@ SOURCES: dict[str, Source] = {
     "xception": xception.SOURCE,
     "caffe": caffe.SOURCE,
     "tensorflow": tensorflow.SOURCE,
+    "paddle": paddle.SOURCE,
     "kazuto1011": kazuto1011.SOURCE,
     "semseg": semseg.SOURCE,
     "mmseg": mmseg.SOURCE,
@@ -99,7 +101,7 @@ def convert_content(content: Content, source: str, **options: Any) -> Converted:
         return convert(content, **options)  # type: ignore[no-any-return]
     except InputError:
         raise
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
         raise content.error(f"no checkpoint of {source} that can be used here ({error})") from None
 
 

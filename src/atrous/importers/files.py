@@ -7,6 +7,7 @@ tflite          "TFL3"                                          `tflite.Graph`, 
 caffe           .caffemodel                                     `caffemodel.read_blobs`
 tensorflow      a checkpoint's .index (also "model.ckpt", its   `tensorflow_files.read_checkpoint`
                 folder), or a frozen graph's .pb                `tensorflow_files.read_frozen_graph`
+paddle          .pdparams                                       `pdparams.read_pdparams`
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from atrous.errors import InputError
 from atrous.importers.caffemodel import read_blobs
+from atrous.importers.pdparams import read_pdparams
 from atrous.importers.tensorflow_files import checkpoint_index, read_checkpoint, read_frozen_graph
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
@@ -197,6 +199,10 @@ READERS: dict[str, Any] = {
     "tensorflow": (
         lambda begin, path: path.suffix == ".pb",
         lambda path: Content(str(path), "tensorflow", read_frozen_graph(path)),
+    ),
+    "paddle": (
+        lambda begin, path: path.suffix == ".pdparams",
+        lambda path: Content(str(path), "paddle", *read_pdparams(path)),
     ),
     "torch": (lambda begin, path: begin[:4] == b"PK\x03\x04" or begin[:1] == b"\x80", read_torch),
 }

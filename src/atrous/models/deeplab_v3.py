@@ -50,13 +50,15 @@ def aspp_rates(output_stride: int) -> tuple[int, ...]:
     return scale_rates((6, 12, 18), 16, output_stride)
 
 
-Separable = bool | Literal["plain"]
+Separable = bool | Literal["plain", "linear"]
 
 
 def choose_conv(separable: Separable) -> Callable[..., nn.Sequential]:
     """The convolution + BN + ReLU that `separable` asks for."""
     if separable == "plain":
         return partial(separable_conv_bn_act, bn_between=False)
+    if separable == "linear":
+        return partial(separable_conv_bn_act, act_between=False)
     return separable_conv_bn_act if separable else conv_bn_act
 
 
@@ -157,7 +159,8 @@ class DeepLabV3(nn.Module):
         form: "aspp" (sec. 3.3), or "cascade" (sec. 3.2) on a ResNet: blocks 5 to 7, no ASPP.
         atrous_rates: rates of the 3x3 branches, as they are. None: (6, 12, 18) at output stride 16, and in
             proportion. (): none of them, which is Google's mobile form (1x1 and image pooling).
-        separable: atrous separable 3x3 branches; "plain": without batch norm between depthwise and 1x1.
+        separable: atrous separable 3x3 branches; "plain": without batch norm between depthwise and 1x1; "linear":
+            without the ReLU between (PaddleSeg).
         channels: of the ASPP; 512 in mmsegmentation.
         project_kernel: of the convolution behind its branches; 3 in mmsegmentation.
         extra_conv: torchvision's 3x3 conv + BN + ReLU before the classifier.

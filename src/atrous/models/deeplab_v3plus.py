@@ -68,7 +68,7 @@ class DeepLabV3Plus(nn.Module):
         atrous_rates: rates of the ASPP as they are. None: (6, 12, 18) at output stride 16, and in proportion.
             (): no atrous branches, for mobile backbones.
         separable: atrous separable 3x3 convolutions in ASPP and decoder; "plain": without batch norm between their
-            halves (segmentation_models, VainF).
+            halves (segmentation_models, VainF), "linear": without the ReLU between (PaddleSeg).
         aspp_separable: of the ASPP's branches alone. None: as `separable` (segmentation_models has both).
         channels: of ASPP and decoder; 512 in mmsegmentation.
         project_kernel: of the convolution behind the ASPP's branches; 3 in mmsegmentation.
