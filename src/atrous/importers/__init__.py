@@ -98,7 +98,7 @@ def convert_content(content: Content, source: str, **options: Any) -> Converted:
     for option in options:
         choose(f"option of {source}", option, known)
     try:
-        return convert(content, **options)  # type: ignore[no-any-return]
+        return convert(content, **options)
     except InputError:
         raise
     except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
