@@ -9,7 +9,7 @@ from atrous.backbones import create_backbone
 from atrous.errors import InputError
 from atrous.models import create_model
 
-NAMES = ["resnet18", "resnet50", "mobilenet_v2"]
+NAMES = ["resnet18", "resnet50", "mobilenet_v2", "legacy_xception"]
 
 
 @pytest.mark.parametrize("depth", [3, 4])

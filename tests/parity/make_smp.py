@@ -73,6 +73,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], list[tuple[int,
     "psp_resnet18": ("PSPNet", "resnet18", {}, {}, SIZES),
     "psp_resnet50": ("PSPNet", "resnet50", {"encoder_depth": 5, "upsampling": 32}, {}, SIZES),
     "psp_mobilenet": ("PSPNet", "mobilenet_v2", {"encoder_depth": 4, "upsampling": 16}, {}, SIZES),
+    "psp_xception": ("PSPNet", "xception", {}, {}, SIZES),
+    "psp_xception_5": ("PSPNet", "xception", {"encoder_depth": 5, "upsampling": 32}, {}, SIZES),
     "psp_tu_convnext_atto": ("PSPNet", "tu-convnext_atto", {}, {"encoder": "tu-convnext_atto"}, SIZES),
 }
 CLASSES = 3

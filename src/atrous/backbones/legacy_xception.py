@@ -110,6 +110,8 @@ class LegacyXception(Backbone):
         pad_stem: bool = True,
         pad_exit: int | None = None,
         last_bn: bool = True,
+        last_relu: bool = True,
+        encoder_depth: int = 5,
     ) -> None:
         """
         output_stride  32, 16, 8 (also 4, 2)
@@ -120,6 +122,9 @@ class LegacyXception(Backbone):
         pad_exit       zeros around the last two 3x3 convolutions. None: as many as their rate; 1: VainF, whose
                        map shrinks
         last_bn        False: the last map is that of the last convolution, without BN and ReLU (VainF)
+        last_relu      False: the last map is that of the last BN (segmentation_models)
+        encoder_depth  the stages that are run and give features, 2 .. 5; those behind only keep their weights
+                       (segmentation_models)
 
         Without the zeros the maps are smaller than H / stride, and tiny pictures vanish: `forward` then raises
         InputError. So does an output stride the network cannot have.
@@ -154,9 +159,13 @@ class LegacyXception(Backbone):
             self.bn4 = BatchNorm2d(c4)
 
         self._last_bn, self._relu_features = last_bn, relu_features
+        self._last_relu = last_relu
         self.channels = (c2, *(widths[i + 1] for i in STAGE_ENDS), c4)
         strides = stage_strides(plan)
         self.strides = (*(strides[i] for i in (0, *(i + 1 for i in STAGE_ENDS))), strides[-1])
+        exits = [blocks[-1], self.conv3, self.bn3, self.conv4, *([self.bn4] if last_bn else [])]
+        between = [*blocks[:1], *blocks[1:2], nn.ModuleList(blocks[2:-1]), nn.ModuleList(exits)]
+        self.keep_stages(encoder_depth, between)
         last = 1 + 4 * (rate - zeros)  # the least points on the last grid, and behind the stem
         behind_stem = (max(last, 1) - 1) * (output_stride // plan[0].stride) + 1
         self.smallest = 2 * behind_stem + 5 if not pad_stem else 2 * behind_stem - 1
@@ -172,11 +181,14 @@ class LegacyXception(Backbone):
         x = self.relu(self.bn2(self.conv2(x)))
         stages = [x]
         for i in range(len(BLOCKS)):
+            if len(stages) == len(self.channels):
+                return stages
             x = getattr(self, f"block{i + 1}")(x)
             if i in STAGE_ENDS:
                 stages.append(self.relu(x) if self._relu_features else x)
         x = self.conv4(self.relu(self.bn3(self.conv3(x))))
-        return [*stages, self.relu(self.bn4(x)) if self._last_bn else x]
+        x = self.bn4(x) if self._last_bn else x
+        return [*stages, self.relu(x) if self._last_bn and self._last_relu else x]
 
 
 legacy_xception = LegacyXception

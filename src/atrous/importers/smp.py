@@ -4,7 +4,7 @@ Its own forms: rates (12, 24, 36) at every output stride, separable convolutions
 halves, one more 3x3 convolution behind the ASPP, every resize with aligned corners, encoders whose dilated stages have
 the new rate from the first unit on and that may end early (encoder_depth; 3 in PSPNet), in MobileNetV2 with the 1x1 to
 1280 channels; in PSPNet no batch norm at bin 1 and kernels 1 and 3 in the head.
-Its encoder "xception" cannot dilate and is another network than the Xception here.
+Its encoder "xception", the legacy_xception here, cannot dilate: there is a PSPNet on it alone.
 https://github.com/qubvel-org/segmentation_models.pytorch
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from atrous.backbones import create_backbone
 from atrous.config import ModelConfig
 from atrous.errors import InputError
+from atrous.importers import xception
 from atrous.importers.convert import Converted, Source
 from atrous.importers.files import Content
 from atrous.importers.imagenet import known_backbone
@@ -40,7 +41,9 @@ OUTPUT_STRIDE = {"deeplab_v3": 8, "deeplab_v3plus": 16, "pspnet": 32}
 DROPOUT = {"deeplab_v3": 0.5, "deeplab_v3plus": 0.5, "pspnet": 0.2}
 DEPTH = {"deeplab_v3": 5, "deeplab_v3plus": 5, "pspnet": 3}
 RATES = (12, 24, 36)
-ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2")
+ENCODERS = {
+    name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2")
+} | {"xception": "legacy_xception"}
 TIMM_NAMES = {"mobilenet_v2": "mobilenetv2_100"}
 
 
@@ -105,7 +108,9 @@ def model_config(
     options: dict[str, Any] = {"align_corners": True, "dropout": dropout}
     if encoder_depth != 5:
         options["encoder_depth"] = encoder_depth
-    if not backbone.startswith("timm:"):
+    if backbone == "legacy_xception":
+        options |= {"relu_features": False, "last_relu": False}
+    elif not backbone.startswith("timm:"):
         options["dilate_from"] = "first"
         options |= (
             {"last_conv": True} if backbone == "mobilenet_v2" else {"deep_stem": False, "multi_grid": (1,)}
@@ -153,7 +158,7 @@ def convert(
         raise content.error(
             f"its encoder is not here; {', '.join(ENCODERS)} are, and timm's networks (tu-...)"
         )
-    backbone = _backbone(content, str(encoder))
+    backbone = _backbone(content, str(encoder), name)
     stride = output_stride or said.get("encoder_output_stride") or OUTPUT_STRIDE[name]
     stride = _whole(content, "output_stride", stride, (8, 16, 32))
     read = weights[first].shape[1]  # channels of the features under the decoder
@@ -186,7 +191,8 @@ def convert(
         network = indented("encoder.model", weights)
         check_fits(content, backbone, own, {f"network.{key}": value for key, value in network.items()})
     found = rename(weights, table(name, backbone, separable, "decoder.1.weight" in weights))
-    return Converted(config, turn_joined(found), normalization_of(backbone))
+    normalization = xception.NORMALIZATION if backbone == "legacy_xception" else normalization_of(backbone)
+    return Converted(config, turn_joined(found), normalization)
 
 
 def turn_joined(found: Renamed) -> Renamed:
@@ -200,7 +206,8 @@ def turn_joined(found: Renamed) -> Renamed:
 def fitting(config: ModelConfig) -> tuple[ModelConfig, Table]:
     """The model there that is nearest to one of ours, in our options, and its names -> ours."""
     name, backbone, options = config.name, config.backbone, config.options
-    if name not in DEPTH or not (backbone in ENCODERS or backbone.startswith("timm:")):
+    known = backbone in ENCODERS.values() and (backbone != "legacy_xception" or name == "pspnet")
+    if name not in DEPTH or not (known or backbone.startswith("timm:")):
         raise InputError(
             f"{name} on {backbone} has no place in segmentation_models: it has {', '.join(DEPTH)} on "
             f"{', '.join(ENCODERS)} and timm's networks"
@@ -235,17 +242,19 @@ def _guess(weights: Mapping[str, Tensor]) -> str | None:
         known = known_backbone(indented(prefix, weights))
         if known:
             return kind + (TIMM_NAMES.get(known[0], known[0]) if kind else known[0])
-    return None
+    return "xception" if "encoder.block12.rep.1.conv1.weight" in weights else None
 
 
-def _backbone(content: Content, encoder: str) -> str:
+def _backbone(content: Content, encoder: str, name: str) -> str:
     if encoder.startswith("tu-"):
         return f"timm:{encoder.removeprefix('tu-')}"
     if encoder not in ENCODERS:
         raise content.error(
             f"its encoder {encoder} is not here; {', '.join(ENCODERS)} are, and timm's networks (tu-...)"
         )
-    return encoder
+    if encoder == "xception" and name != "pspnet":
+        raise content.error("its encoder xception cannot dilate, so it is known in PSPNet alone")
+    return ENCODERS[encoder]
 
 
 def _depth(backbone: str, channels: int) -> int | None:
