@@ -24,7 +24,8 @@ SMALL: dict[str, Any] = {
 FORMS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "plain": ("deeplab_v3", {}, {}),
     "dilation in batches": ("deeplab_v3", {"output_stride": 8}, {"batches": True}),
-    "pad operators": ("deeplab_v3", {}, {"explicit_pad": True}),
+    "pad operators": ("deeplab_v3", {}, {"explicit_pad": "same"}),
+    "symmetric pad operators": ("deeplab_v3", {"padding": "symmetric"}, {"explicit_pad": "symmetric"}),
     "activations apart": ("deeplab_v3", {}, {"activations": "apart"}),
     "half pixel centers": ("deeplab_v3", {"align_corners": False}, {"corners": (False, True)}),
     "atrous branches": ("deeplab_v3", {"atrous_rates": (6, 12, 18)}, {}),
@@ -66,6 +67,13 @@ def test_every_form_is_the_same_model(form: str, order: Any, tmp_path: Path) -> 
     for size in ((64, 96), (65, 50)):
         picture = draw_picture(*size)
         assert difference(found(picture), model(picture)) < 1e-4
+
+
+@torch.inference_mode()
+def test_half_precision(tmp_path: Path) -> None:
+    model, picture = small_model("deeplab_v3", {}), draw_picture(64, 96)
+    found = import_checkpoint(write(tmp_path / "a.tflite", model, half=True))
+    assert 1e-5 < difference(found(picture), model(picture)) < 1e-2
 
 
 @torch.inference_mode()

@@ -13,11 +13,11 @@ from torch import nn
 from importers.files import write_file
 
 CODES = {
-    "add": 0, "average_pool_2d": 1, "concatenation": 2, "conv_2d": 3, "depthwise_conv_2d": 4, "logistic": 14,
-    "relu": 19, "relu6": 21, "resize_bilinear": 23, "pad": 34, "batch_to_space_nd": 37, "space_to_batch_nd": 38,
+    "add": 0, "average_pool_2d": 1, "concatenation": 2, "conv_2d": 3, "depthwise_conv_2d": 4, "dequantize": 6,
+    "logistic": 14, "relu": 19, "relu6": 21, "resize_bilinear": 23, "pad": 34, "batch_to_space_nd": 37, "space_to_batch_nd": 38,
     "arg_max": 56,
 }  # fmt: skip
-FLOAT, INT32, UINT8, INT8 = 0, 2, 3, 9
+FLOAT, HALF, INT32, UINT8, INT8 = 0, 1, 2, 3, 9
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 3}
 
 
@@ -33,7 +33,8 @@ class Writer:
     """A graph that grows operator by operator. Tensors go by number; their shapes are (1, H, W, C).
 
     rounded: weights as int8 per channel. batches: dilation by space_to_batch. activations: "fused", "apart" (operators
-    of their own), or "range" (in the quantisation of the output alone). explicit_pad: "same" as a pad operator.
+    of their own), or "range" (in the quantisation of the output alone). explicit_pad: a pad operator for "same" or
+    "symmetric". half: weights as float16.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class Writer:
         rounded: bool = False,
         batches: bool = False,
         activations: str = "fused",
-        explicit_pad: bool = False,
+        explicit_pad: str = "",
+        half: bool = False,
         corners: tuple[bool, bool] = (True, False),
     ) -> None:
         self.rounded, self.batches, self.activations = rounded, batches, activations
-        self.explicit_pad, self.corners = explicit_pad, corners
+        self.explicit_pad, self.corners, self.half = explicit_pad, corners, half
         self.shapes: list[tuple[int, ...]] = []
         self.tensors: list[dict[int, Any]] = []
         self.buffers: list[dict[int, Any]] = [{}]
@@ -108,11 +110,11 @@ class Writer:
         if in_batches:
             reach = rate * (kernel - 1) // 2
             more = [-(side + 2 * reach) % rate for side in (height, width)]
-            zeros = self.integers([[reach, reach + m] for m in more])
+            around = self.integers([[reach, reach + m] for m in more])
             block = self.integers([rate, rate])
             grids = [(side + 2 * reach + m) // rate for side, m in zip((height, width), more, strict=True)]
             tensor = self.tensor((rate**2, *grids, self.shapes[x][3]))
-            x = self.operator("space_to_batch_nd", [x, block, zeros], tensor)
+            x = self.operator("space_to_batch_nd", [x, block, around], tensor)
             out_shape = (rate**2, *(side - kernel + 1 for side in grids), conv.out_channels)
             crops = self.integers([[0, m] for m in more])
         else:
@@ -121,8 +123,10 @@ class Writer:
         if self.explicit_pad and kernel > 1 and not in_batches:
             pads = []
             for side in (height, width):
-                zeros_here = max(0, rate * (kernel - 1) + 1 - stride + -side % stride)
-                pads.append([zeros_here // 2, zeros_here - zeros_here // 2])
+                reach = rate * (kernel - 1)
+                zeros = max(0, reach + 1 - stride + -side % stride)
+                same, symmetric = [zeros // 2, zeros - zeros // 2], [reach // 2, reach // 2]
+                pads.append(same if self.explicit_pad == "same" else symmetric)
             grown = (1, height + sum(pads[0]), width + sum(pads[1]), self.shapes[x][3])
             x = self.operator("pad", [x, self.integers([[0, 0], *pads, [0, 0]])], self.tensor(grown))
             padding = 1
@@ -142,6 +146,9 @@ class Writer:
         return y
 
     def weights(self, weight: Any, bias: Any, axis: int) -> list[int]:
+        if self.half:
+            stored = [self.tensor(v.shape, HALF, data=v.astype("<f2")) for v in (weight, bias)]
+            return [self.operator("dequantize", [t], self.tensor(self.shapes[t])) for t in stored]
         if not self.rounded:
             return [
                 self.tensor(weight.shape, data=weight.astype("<f4")),

@@ -140,7 +140,10 @@ def _sort(layers: Layers, values: Tensor, columns: list[tuple[int, int]], axis: 
 
 
 def _name(layers: Layers, index: int) -> str:
-    return layers.graph.tensors[index].name or f"tensor {index}" if index >= 0 else "no bias"
+    """What the file calls a tensor; converters join the names of all that they fused, the first says enough."""
+    if index < 0:
+        return "no bias"
+    return layers.graph.tensors[index].name.split(";")[0] or f"tensor {index}"
 
 
 SOURCE = Source("Google's mobile DeepLab (TFLite)", recognise, convert)
