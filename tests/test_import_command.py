@@ -98,6 +98,14 @@ def test_a_missing_head_is_an_error_unless_allowed(weights: dict[str, torch.Tens
     assert run("import", "b.pth", "--allow-missing", "head")[0] == 2
 
 
+def test_weights_that_are_not_finite(weights: dict[str, torch.Tensor], run: Run) -> None:
+    weights = {name: value.clone() for name, value in weights.items()}
+    weights["classifier.1.weight"][3, 2, 1, 0] = float("nan")
+    torch.save(weights, "a.pth")
+    code, said = run("import", "a.pth")
+    assert (code, "classifier.1.weight has values that are not finite" in said) == (2, True)
+
+
 class RunsCode:
     def __reduce__(self) -> tuple[object, ...]:
         return os.system, ("touch was_run",)

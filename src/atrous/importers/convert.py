@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from atrous.checkpoint import Metadata
@@ -121,7 +122,7 @@ def build(
     num_classes: another number than the file's gives the layers of that size new weights. allow_missing: "head" lets
     weights outside the backbone be missing; they are new then too.
 
-    Raises InputError where a weight is missing or has another shape.
+    Raises InputError where a weight is missing, has another shape, or values that are not finite.
     """
     config, found = converted.config, converted.renamed
     if allow_missing not in (None, HEAD):
@@ -142,6 +143,11 @@ def build(
     missing = [m for m in report.missing if allow_missing is None or m[0].startswith("backbone.")]
     if missing or report.other_shape:
         raise content.error(_complaint(report, missing))
+    broken = next((name for name, tensor in taken.items() if not torch.isfinite(tensor).all()), None)
+    if broken is not None:
+        raise content.error(
+            f"{found.origin[broken]} has values that are not finite: a damaged file, or a lost training"
+        )
     model.load_state_dict(taken, strict=False)
     labels = converted.labels
     if labels is None or len(labels) != config.num_classes:
