@@ -19,7 +19,7 @@ from torch import nn
 from atrous.config import ModelConfig, Normalization, Protocol, from_dict, to_dict
 from atrous.data.labels import Labels
 from atrous.errors import InputError
-from atrous.models import Model, create_model
+from atrous.models import Model, build_model
 
 FORMAT = "1"
 
@@ -88,14 +88,7 @@ def load(path: str | Path) -> Model:
         )
     try:
         config, metadata = _parse(json.loads(header), str(path))
-        model = create_model(
-            config.name,
-            backbone=config.backbone,
-            num_classes=config.num_classes,
-            output_stride=config.output_stride,
-            in_channels=config.in_channels,
-            **config.options,
-        )
+        model = build_model(config)
         model.load_state_dict(weights)
     except InputError:
         raise

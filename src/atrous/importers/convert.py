@@ -15,7 +15,7 @@ from atrous.data.labels import Labels
 from atrous.errors import InputError, choose
 from atrous.importers.files import Content
 from atrous.importers.names import Renamed, Table, rename
-from atrous.models import MODELS, Model, create_model
+from atrous.models import MODELS, Model, build_model
 
 
 @dataclass
@@ -129,14 +129,7 @@ def build(
         raise InputError(f'allow_missing: wanted "{HEAD}", got {allow_missing!r}')
     if num_classes is not None:
         config = replace(config, num_classes=num_classes)
-    model = create_model(
-        config.name,
-        backbone=config.backbone,
-        num_classes=config.num_classes,
-        output_stride=config.output_stride,
-        in_channels=config.in_channels,
-        **config.options,
-    )
+    model = build_model(config)
     report = Report(source, content.path, config, left_out=found.left_out)
     report.unused = [(name, tuple(content.tensors[name].shape)) for name in found.unknown]
     taken = _sort(report, found, model.state_dict(), converted.config.num_classes)

@@ -30,6 +30,7 @@ __all__ = [
     "Model",
     "PSPNet",
     "backbone_options",
+    "build_model",
     "create_model",
     "model_options",
 ]
@@ -122,6 +123,18 @@ def create_model(
             model.initialise_from_vgg(decimate_fc(weights))
     model.config = ModelConfig(name, backbone, num_classes, output_stride, in_channels, options)
     return model
+
+
+def build_model(config: ModelConfig) -> Model:
+    """`create_model` with the arguments that a checkpoint or an importer wrote down."""
+    return create_model(
+        config.name,
+        backbone=config.backbone,
+        num_classes=config.num_classes,
+        output_stride=config.output_stride,
+        in_channels=config.in_channels,
+        **config.options,
+    )
 
 
 def model_options(name: str) -> list[str]:
