@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,15 @@ def test_one_window_is_direct_and_resize_to_the_own_size_too(model: torch.nn.Mod
     for mode in ("slide", "resize"):
         other = Predictor(model, mode=mode, size=(48, 64)).predict(image, probabilities=True).probabilities
         np.testing.assert_allclose(other, direct, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["slide", "resize"])
+def test_a_size_of_the_protocol_is_the_models_own(model: torch.nn.Module, mode: Any) -> None:
+    """Not padded to whole strides: networks trained at 513 see 513."""
+    image = picture(33, 49)
+    result = Predictor(model, mode=mode, size=(33, 49)).predict(image, probabilities=True)
+    np.testing.assert_allclose(result.probabilities, by_hand(model, image)[0].numpy(), atol=1e-5)
+    assert np.abs(Predictor(model).predict(image, True).probabilities - result.probabilities).max() > 1e-3
 
 
 def test_resize_gives_the_pictures_own_size_back(model: torch.nn.Module) -> None:

@@ -154,6 +154,18 @@ def test_a_classifier_needs_a_head(tmp_path: Path) -> None:
     model = import_checkpoint(path, allow_missing="head", num_classes=7)
     assert (model.config.backbone, model.config.output_stride) == ("mobilenet_v2", 16)
     assert {name.split(".")[0] for name, _ in model.report.missing} == {"context", "classifier"}
+    other = import_checkpoint(path, allow_missing="head", model="pspnet")
+    assert (other.config.name, other.config.output_stride) == ("pspnet", 8)
+    with pytest.raises(InputError, match="did you mean 'pspnet'"):
+        import_checkpoint(path, allow_missing="head", model="pspnett")
+
+
+def test_a_whole_model_stays_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tflite", small_model("deeplab_v3", {}))
+    with pytest.raises(
+        InputError, match=r"a.tflite: a whole deeplab_v3; model is for files of a backbone alone"
+    ):
+        import_checkpoint(path, model="pspnet")
 
 
 @torch.no_grad()

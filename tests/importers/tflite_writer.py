@@ -14,8 +14,8 @@ from importers.files import write_file
 
 CODES = {
     "add": 0, "average_pool_2d": 1, "concatenation": 2, "conv_2d": 3, "depthwise_conv_2d": 4, "dequantize": 6,
-    "logistic": 14, "relu": 19, "relu6": 21, "resize_bilinear": 23, "pad": 34, "batch_to_space_nd": 37, "space_to_batch_nd": 38,
-    "arg_max": 56,
+    "logistic": 14, "relu": 19, "relu6": 21, "resize_bilinear": 23, "pad": 34, "batch_to_space_nd": 37,
+    "space_to_batch_nd": 38, "arg_max": 56,
 }  # fmt: skip
 FLOAT, HALF, INT32, UINT8, INT8 = 0, 1, 2, 3, 9
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 3}

@@ -15,36 +15,42 @@ import torch
 from torch import Tensor, nn
 
 from atrous.config import ModelConfig, Protocol
+from atrous.data.class_names import ADE20K
 from atrous.data.labels import CITYSCAPES, VOC, Labels
+from atrous.errors import choose
 from atrous.importers.convert import CLASSES, Converted, Source
 from atrous.importers.files import Content
-from atrous.importers.label_names import ADE20K
 from atrous.importers.names import Renamed
 from atrous.importers.tflite import Graph
 from atrous.importers.tflite_layers import CONVOLUTIONS, Layer, Layers
 from atrous.importers.tflite_network import Network, Place, places, read_network, step
-from atrous.models import Model, create_model
+from atrous.models import MODELS, Model, create_model
 
 # MLPerf's mobile network: the 31 most frequent classes behind one for all others
 ADE20K_31 = Labels.named(("other", *ADE20K.names[:31]))
 LABELS: dict[int | None, Labels] = {len(labels): labels for labels in (VOC, CITYSCAPES, ADE20K_31)}
-CLASSIFIERS_STRIDE = 16  # of the DeepLab on a classifier's backbone
+MOBILE: dict[str, Any] = {"atrous_rates": (), "align_corners": True}  # Google's v3 on a classifier's backbone
 
 
 def recognise(content: Content) -> bool:
     return content.kind == "tflite"
 
 
-def convert(content: Content, output_stride: int | None = None) -> Converted:
-    """output_stride: None takes the file's own, and 16 for a classifier."""
+def convert(content: Content, output_stride: int | None = None, model: str | None = None) -> Converted:
+    """output_stride: None takes the file's own. model: what to build on a classifier's backbone; None: a mobile v3."""
     graph = Graph(content.path)
     layers = Layers(graph)
     network = read_network(layers)
+    own_stride = network.output_stride
+    if network.size is None:
+        network.model, network.options = model or "deeplab_v3", network.options | ({} if model else MOBILE)
+        own_stride = MODELS[choose("model", network.model, MODELS)].output_stride
+    elif model not in (None, network.model):
+        raise content.error(f"a whole {network.model}; model is for files of a backbone alone")
     classes, stride = network.num_classes or CLASSES, network.output_stride
     config = ModelConfig(network.model, network.backbone, classes, stride, options=network.options)
     renamed = place(layers, network, config)
-    stride = output_stride or (stride if network.size else CLASSIFIERS_STRIDE)
-    config = replace(config, output_stride=stride)
+    config = replace(config, output_stride=output_stride or own_stride)
     # made for one size: smaller pictures are padded to it (with what normalises to 0), larger ones are cut
     protocol = Protocol("slide", network.size) if network.size else Protocol()
     return Converted(config, renamed, graph.normalization(), LABELS.get(network.num_classes), protocol)

@@ -85,9 +85,7 @@ def read_network(layers: Layers) -> Network:
     if not classifier and len(pyramids) != 1:
         raise layers.error("its head is neither an ASPP nor a classifier's")
     network = fit_backbone(layers, trunk, classifier)
-    if classifier:
-        network.options |= {"atrous_rates": (), "align_corners": True}
-    else:
+    if not classifier:
         read_head(layers, network, trunk, pyramids[0], pooled)
     return network
 
