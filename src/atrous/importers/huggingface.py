@@ -1,7 +1,8 @@
 """transformers' MobileNetV2ForSemanticSegmentation: Google's DeepLab v3 on MobileNetV2 in its mobile form.
 
 No atrous branches (a 1x1 and image pooling), TensorFlow's padding, batch norm with eps 1e-3 in the backbone. There the
-logits stay on the features' grid; here they are brought to the picture's size, as its image processor does.
+logits stay on the features' grid; here they are brought to the picture's size, as its image processor does. Its
+dropout is of whole channels, ours of single values.
 https://github.com/huggingface/transformers/tree/main/src/transformers/models/mobilenet_v2
 """
 

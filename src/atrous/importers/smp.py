@@ -3,7 +3,8 @@
 Its own forms: rates (12, 24, 36) at every output stride, separable convolutions without batch norm between their
 halves, one more 3x3 convolution behind the ASPP, every resize with aligned corners, encoders whose dilated stages have
 the new rate from the first unit on and that may end early (encoder_depth; 3 in PSPNet), in MobileNetV2 with the 1x1 to
-1280 channels; in PSPNet no batch norm at bin 1 and kernels 1 and 3 in the head.
+1280 channels; in PSPNet no batch norm at bin 1 and kernels 1 and 3 in the head, whose dropout is of whole channels
+there and of single values here.
 Its encoder "xception", the legacy_xception here, cannot dilate: there is a PSPNet on it alone.
 https://github.com/qubvel-org/segmentation_models.pytorch
 """
