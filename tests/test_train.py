@@ -141,3 +141,65 @@ def test_class_weights_of_the_training_set(tmp_path: Path) -> None:
     share = pixels / pixels.sum()
     expected = torch.where(pixels > 0, 1 / torch.log(1.02 + share), 0.0)
     torch.testing.assert_close(run.class_weights.cpu(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_class_weights_that_are_given(tmp_path: Path) -> None:
+    given = tuple(1 + i / 8 for i in range(9))
+    run = training.set_up(recipe(tmp_path, class_weights=given))
+    assert run.class_weights.tolist() == pytest.approx(given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_weights": (1.0, 2.0)}, "class_weights has 2 numbers; the data has 9 classes"),
+        ({"class_weights": "medain"}, "did you mean 'median'"),
+        ({"loss": "lovas"}, "unknown loss 'lovas': did you mean 'lovasz'"),
+        ({"loss": {"ce": 1, "dise": 1}}, "did you mean 'dice'"),
+        ({"ohem_threshold": 0.0}, "ohem_threshold 0.0 must be a probability"),
+        ({"ohem_min_kept": -1}, "ohem_min_kept -1 must be"),
+        ({"focal_gamma": -2}, "focal_gamma -2 must be"),
+        ({"protocol": {"mode": "slide"}}, "mode 'slide' needs a size"),
+        ({"protocol": {"sclaes": [1]}}, "protocol: unknown key 'sclaes': did you mean 'scales'"),
+    ],
+)
+def test_an_objective_that_cannot_be(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        training.train(recipe(tmp_path / "run", **settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_loss_of_a_run_is_the_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first loss that is logged, from the scores and masks that the run saw."""
+    from atrous import losses
+
+    seen = []
+    plain = losses.segmentation_loss
+
+    def spy(scores: dict[str, torch.Tensor], labels: torch.Tensor, **options: Any) -> torch.Tensor:
+        seen.append(({k: v.detach().clone() for k, v in scores.items()}, labels))
+        return plain(scores, labels, **options)
+
+    monkeypatch.setattr(losses, "segmentation_loss", spy)
+    settings: dict[str, Any] = {"loss": {"focal": 1, "ohem": 0.5, "lovasz": 0.25}, "class_weights": "inverse"}
+    run = training.set_up(
+        recipe(tmp_path, **settings, focal_gamma=3.0, ohem_threshold=0.1, ohem_min_kept=50, iterations=1)
+    )
+    training.train_epoch(run)
+    (scores, labels), weights = seen[0], run.class_weights
+    logits = torch.nn.functional.interpolate(scores["out"], labels.shape[-2:], mode="bilinear")
+    expected = (
+        losses.focal(logits, labels, weights, gamma=3.0)
+        + 0.5 * losses.ohem(logits, labels, weights, threshold=0.1, min_kept=50)
+        + 0.25 * losses.lovasz_softmax(logits, labels, weights)
+    )
+    assert run.loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_checkpoints_carry_the_protocol_that_the_run_does_without(tmp_path: Path) -> None:
+    protocol = {"scales": [0.5, 1.0], "flip": True, "crf": {"bi_w": 4.0}}
+    run = training.train(recipe(tmp_path / "a", protocol=protocol))
+    plain = training.train(recipe(tmp_path / "b"))
+    assert run.best_miou == plain.best_miou  # measured at scale 1, without flip and CRF
+    saved = metadata_of(atrous.load(tmp_path / "a" / "best.safetensors")).protocol
+    assert (saved.scales, saved.flip, saved.crf) == ((0.5, 1.0), True, {"bi_w": 4.0})

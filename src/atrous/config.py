@@ -117,8 +117,16 @@ class Recipe:
         freeze_bn: keep batch norm statistics and scales as they are.
         bn_momentum: share of the new batch in the running statistics (the papers' 3e-4 needs 30,000 iterations).
         loss_at: "logits" shrinks the labels to the logits' grid (v1, v2), "labels" grows the logits (v3, v3+).
-        class_weights: "none", "median" or "enet", from the pixel shares of the data.
+        loss: "ce" (cross entropy), "ohem" (of the hard pixels alone), "focal", "dice" or "lovasz", or several with
+            their weights, as {ce: 1, dice: 0.5}.
+        ohem_threshold: a pixel is hard below this probability of its class.
+        ohem_min_kept: at least so many count: a share of the labelled pixels below 1, else pixels for each picture.
+        focal_gamma: how fast focal forgets a pixel that is right.
+        class_weights: "none"; "median", "enet" or "inverse" from the pixel shares of the data; or one number for
+            each class.
         aux_weight: weight of the auxiliary loss.
+        protocol: how the checkpoints predict and are evaluated (`Protocol`'s arguments); the run itself measures
+            at scale 1, without flip and CRF.
         out: folder of the run; None names one by model and time under runs/.
         seed: of every random choice.
         device: "auto", "cpu", "cuda", "mps".
@@ -166,8 +174,13 @@ class Recipe:
     freeze_bn: bool | None = None
     bn_momentum: float = 0.1
     loss_at: Literal["logits", "labels"] | None = None
-    class_weights: Literal["none", "median", "enet"] = "none"
+    loss: Literal["ce", "ohem", "focal", "dice", "lovasz"] | dict[str, float] = "ce"
+    ohem_threshold: float = 0.7
+    ohem_min_kept: float = 1 / 16
+    focal_gamma: float = 2.0
+    class_weights: Literal["none", "median", "enet", "inverse"] | tuple[float, ...] = "none"
     aux_weight: float = 0.4
+    protocol: dict[str, Any] = field(default_factory=dict)
 
     out: str | None = None
     seed: int = 0

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from atrous import checkpoint, losses, schedule
 from atrous.checkpoint import Metadata
-from atrous.config import Normalization, Protocol, Recipe, to_dict, write_recipe
+from atrous.config import Normalization, Protocol, Recipe, from_dict, to_dict, write_recipe
 from atrous.crf import CRFHead
 from atrous.data import open_dataset
 from atrous.data.base import SegmentationDataset, Transform
@@ -36,6 +36,7 @@ from atrous.evaluation import evaluate
 from atrous.importers.initialise import Taken, initialise
 from atrous.metrics import Metrics
 from atrous.models import create_model
+from atrous.objective import class_weights, loss_options
 from atrous.predict import Predictor, pick_device
 from atrous.visualize import colourize, overlay, panel
 
@@ -108,6 +109,8 @@ def set_up(recipe: Recipe) -> Run:
     """Data, model, optimiser and folder of a run; every InputError comes from here, before anything is written."""
     recipe = recipe.resolved()
     recipe.precision = pick_precision(recipe)
+    loss_options(recipe)
+    protocol = from_dict(Protocol, {"longer_side": recipe.longer_side, **recipe.protocol}, "protocol")
     folder = Path(recipe.out or f"runs/{recipe.model}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
     if (folder / "last.safetensors").exists():
         raise InputError(f"{folder}: already holds a run; give another --out, or remove it")
@@ -156,7 +159,7 @@ def set_up(recipe: Recipe) -> Run:
     network.metadata = Metadata(
         labels,
         normalization=normalization,
-        protocol=Protocol(longer_side=recipe.longer_side),
+        protocol=protocol,
         recipe=to_dict(recipe),
     )
     model, optimizer = fabric.setup(network, make_optimizer(network, recipe))
@@ -220,10 +223,13 @@ def train_epoch(run: Run, watcher: Watcher | None = None) -> None:
         loss = losses.segmentation_loss(
             run.model.scores(x),
             masks,
+            loss=recipe.loss,
+            options=loss_options(recipe),
             loss_at=recipe.loss_at or "labels",
             class_weights=run.class_weights,
             ignore_index=run.train_data.labels.ignore_index,
             aux_weight=recipe.aux_weight,
+            align_corners=network.align_corners,
         )
         run.optimizer.zero_grad()
         run.fabric.backward(loss)
@@ -250,7 +256,8 @@ def train_epoch(run: Run, watcher: Watcher | None = None) -> None:
 
 def evaluate_run(run: Run) -> Metrics:
     """Measure on the validation set; log, draw the samples, keep `last` and, where it is better, `best`."""
-    predictor = Predictor(run.network, device=str(run.fabric.device))
+    predictor = Predictor(run.network, scales=(1.0,), flip=False, device=str(run.fabric.device))
+    predictor.crf = None
     metrics = evaluate(predictor, run.val_data, limit=run.recipe.max_val)
     log(run, miou=metrics.miou, pixel_accuracy=metrics.pixel_accuracy)
     draw_samples(run, predictor)
@@ -309,20 +316,6 @@ def set_training_mode(network: nn.Module, freeze_bn: bool) -> None:
     for module in network.modules():
         if freeze_bn and isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval().requires_grad_(False)
-
-
-def class_weights(data: SegmentationDataset, kind: str) -> Tensor | None:
-    """Weights from the pixel shares of all training masks."""
-    if kind == "none":
-        return None
-    pixels = np.zeros(len(data.labels), np.int64)
-    of_pictures = np.zeros(len(data.labels), np.int64)
-    for index in range(len(data)):
-        mask = data.mask(index)
-        counts = np.bincount(mask[mask != data.labels.ignore_index].ravel(), minlength=len(pixels))
-        pixels += counts
-        of_pictures += (counts > 0) * counts.sum()
-    return losses.class_weights_from_shares(torch.from_numpy(pixels), torch.from_numpy(of_pictures), kind)
 
 
 def collate(samples: list[Any]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,88 @@
+"""Losses that are a mean over pixels: cross entropy, its hardest pixels alone, and focal.
+
+All take logits (N, C, H, W), labels (N, H, W) int64 with `ignore_index` where nothing is labelled, and class
+weights (C,) that weigh both the sum and the count. All are 0, with zero gradients, where no pixel is labelled.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, ignore_index: int = 255
+) -> Tensor:
+    """Mean cross entropy over the labelled pixels of (N, C, H, W) logits; 0 where no pixel is labelled.
+
+    `class_weights` (C,) weigh both the sum and the count, as in torch's own weighted mean.
+    """
+    total = F.cross_entropy(logits, labels, class_weights, ignore_index=ignore_index, reduction="sum")
+    valid = labels != ignore_index
+    if class_weights is None:
+        count = valid.sum().to(total.dtype)
+    else:
+        count = class_weights[labels[valid]].sum()
+    return total / count.clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def ohem(
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    ignore_index: int = 255,
+    *,
+    threshold: float = 0.7,
+    min_kept: float = 1 / 16,
+) -> Tensor:
+    """Cross entropy of the hard pixels alone: bootstrapped (Wu et al. 2016, arXiv 1605.06885), or OHEM.
+
+    Hard is a labelled pixel whose true class has a probability below `threshold`. Where fewer than `min_kept` of
+    the batch are, its `min_kept` hardest count: a share of the labelled pixels below 1, otherwise pixels for each
+    picture. The defaults are those of BiSeNet's training (Yu et al. 2018).
+    """
+    nll, truth = _labelled(logits, labels, ignore_index)
+    kept = nll.detach() > -math.log(threshold)
+    least = round(min_kept * (len(nll) if min_kept < 1 else len(labels)))
+    least = min(max(least, 1), len(nll))
+    if int(kept.sum()) < least:
+        chosen = nll.detach().topk(least).indices
+        nll, truth = nll[chosen], truth[chosen]
+    else:
+        nll, truth = nll[kept], truth[kept]
+    return _mean(nll, truth, class_weights)
+
+
+def focal(
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    ignore_index: int = 255,
+    *,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Mean of -(1 - p)^gamma log p, p = probability of the true class (Lin et al. 2017, arXiv 1708.02002, eq. 5).
+
+    `class_weights` are its alpha; gamma 0 is cross entropy.
+    """
+    nll, truth = _labelled(logits, labels, ignore_index)
+    missed = -torch.expm1(-nll)  # 1 - p, exact where p is close to 1
+    if gamma < 1:  # the slope of the power is infinite at 0
+        missed = missed.clamp(min=torch.finfo(nll.dtype).eps)
+    return _mean(missed**gamma * nll, truth, class_weights)
+
+
+def _labelled(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """-log p of the true class and that class, (P,) each, of the labelled pixels."""
+    nll = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
+    valid = labels != ignore_index
+    return nll[valid], labels[valid]
+
+
+def _mean(values: Tensor, truth: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Weighted mean of (P,) values; 0 of none."""
+    weights = torch.ones_like(values) if class_weights is None else class_weights[truth].to(values.dtype)
+    return (weights * values).sum() / weights.sum().clamp(min=torch.finfo(values.dtype).tiny)

@@ -1,0 +1,52 @@
+"""What a recipe asks the training to make small: the options of its losses, and the weights of the classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atrous import losses
+from atrous.config import Recipe
+from atrous.data.base import SegmentationDataset
+from atrous.errors import InputError, choose
+
+
+def loss_options(recipe: Recipe) -> dict[str, dict[str, float]]:
+    """The options of each loss; InputError for a loss or an option that cannot be."""
+    losses.loss_terms(recipe.loss)
+    if not 0 < recipe.ohem_threshold <= 1:
+        raise InputError(f"ohem_threshold {recipe.ohem_threshold} must be a probability above 0")
+    if recipe.ohem_min_kept < 0:
+        raise InputError(f"ohem_min_kept {recipe.ohem_min_kept} must be a share or a number of pixels")
+    if recipe.focal_gamma < 0:
+        raise InputError(f"focal_gamma {recipe.focal_gamma} must be 0 or more")
+    return {
+        "ohem": {"threshold": recipe.ohem_threshold, "min_kept": recipe.ohem_min_kept},
+        "focal": {"gamma": recipe.focal_gamma},
+    }
+
+
+def class_weights(data: SegmentationDataset, kind: str | Sequence[float]) -> Tensor | None:
+    """One weight for each class: those given, or from the pixel shares of all training masks; None for "none"."""
+    if kind == "none":
+        return None
+    if not isinstance(kind, str):
+        if len(kind) != len(data.labels) or not all(0 <= weight < math.inf for weight in kind):
+            raise InputError(
+                f"class_weights has {len(kind)} numbers; the data has {len(data.labels)} classes, and each needs "
+                "one from 0 up"
+            )
+        return torch.tensor(kind, dtype=torch.float32)
+    choose("class_weights", kind, ("none", "median", "enet", "inverse"))
+    pixels = np.zeros(len(data.labels), np.int64)
+    of_pictures = np.zeros(len(data.labels), np.int64)
+    for index in range(len(data)):
+        mask = data.mask(index)
+        counts = np.bincount(mask[mask != data.labels.ignore_index].ravel(), minlength=len(pixels))
+        pixels += counts
+        of_pictures += (counts > 0) * counts.sum()
+    return losses.class_weights_from_shares(torch.from_numpy(pixels), torch.from_numpy(of_pictures), kind)
