@@ -114,7 +114,9 @@ def _logits(model: Any, x: Tensor, on_grid: bool) -> Tensor:
     return logits
 
 
-def live(name: str, theirs: nn.Module, sizes: list[tuple[int, int]], on_grid: bool = False, **options: Any) -> None:
+def live(
+    name: str, theirs: nn.Module, sizes: list[tuple[int, int]], on_grid: bool = False, **options: Any
+) -> None:
     """Print the differences of another project's model and ours, imported from its drawn weights. Run by hand.
 
     on_grid: its logits are those of `scores`. options: of `atrous.import_checkpoint`.
@@ -125,4 +127,7 @@ def live(name: str, theirs: nn.Module, sizes: list[tuple[int, int]], on_grid: bo
     with torch.inference_mode():
         for size in sizes:
             x = draw_picture(*size)
-            print(f"{name} {size[0]}x{size[1]}: {difference(_logits(ours, x, on_grid), theirs(x)):.2g}", flush=True)
+            print(
+                f"{name} {size[0]}x{size[1]}: {difference(_logits(ours, x, on_grid), theirs(x)):.2g}",
+                flush=True,
+            )
