@@ -93,6 +93,21 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(F.pad(x, pad), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
+class SameMaxPool2d(nn.Module):
+    """The max pool with TensorFlow's padding "SAME": (N, C, H, W) to ceil(H / stride)."""
+
+    def __init__(self, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad: list[int] = []
+        for side in (x.shape[3], x.shape[2]):
+            total = max(0, self.kernel_size - self.stride + -side % self.stride)
+            pad += [total // 2, total - total // 2]
+        return F.max_pool2d(F.pad(x, pad, value=-torch.inf), self.kernel_size, self.stride)
+
+
 def conv_bn_act(
     in_channels: int,
     out_channels: int,

@@ -56,4 +56,15 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "xception_41_plain": ("xception_41", ASPP | {"decoder": 4, "separable": False}, {}),
     "xception_71_v3": ("xception_71", ASPP, {}),
+    "resnet_v1_50_beta": (
+        "resnet_v1_50_beta",
+        ASPP | {"decoder": 4, "multi_grid": [1, 2, 4], "separable": False},
+        {"multi_grid": (1, 2, 4)},
+    ),
+    "resnet_v1_50_os8": (
+        "resnet_v1_50",
+        {"atrous_rates": [12, 24, 36], "output_stride": 8, "separable": False},
+        {"output_stride": 8},
+    ),
+    "resnet_v1_101_beta": ("resnet_v1_101_beta", ASPP | {"separable": False}, {}),
 }

@@ -19,18 +19,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
 from atrous.backbones.base import Backbone, DilateFrom, block_rates, init_weights, stage_strides
-from atrous.errors import InputError
-from atrous.layers import BatchNorm2d, Dilated, dilate
+from atrous.errors import InputError, choose
+from atrous.layers import BatchNorm2d, Dilated, Padding, SameMaxPool2d, dilate
 
 # paper, Table 1   (stride of: conv1, max pool, conv2_x, conv3_x, conv4_x, conv5_x)
 STRIDES = (2, 2, 1, 2, 2, 2)
+STRIDES_AT_LAST = (2, 2, 2, 2, 2, 1)  # where the last unit of a block has the next one's stride
 CHANNELS = (64, 128, 256, 512)  # of the 3x3 convolutions in conv2_x .. conv5_x
 STEM_CHANNELS = 64
 DEEP_STEM_CHANNELS = (64, 64, 128)  # three 3x3 in place of the 7x7: PSPNet and Google's DeepLab ResNets
+
+
+Shortcut = Literal["conv", "average", "subsample"]
+StrideAt = Literal["first", "last"]
 
 
 class BasicBlock(nn.Module):
@@ -46,7 +52,7 @@ class BasicBlock(nn.Module):
         first_dilation: int = 1,
         dilation: int = 1,
         stride_on_first_1x1: bool = False,
-        average_shortcut: bool = False,
+        shortcut: Shortcut = "conv",
     ) -> None:
         """`first_dilation` is the rate of the convolution with the stride, `dilation` that of the other.
 
@@ -58,13 +64,19 @@ class BasicBlock(nn.Module):
         self.conv2 = _conv3x3(channels, channels, 1, dilation)
         self.bn2 = BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, channels, stride, average_shortcut)
+        self.downsample = _shortcut(in_channels, channels, stride, shortcut)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """What is added to the shortcut."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.add(x, self.residual(x))
+
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        return self.relu(x + shortcut)
+        return self.relu(residual + shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -80,7 +92,7 @@ class Bottleneck(nn.Module):
         first_dilation: int = 1,
         dilation: int = 1,
         stride_on_first_1x1: bool = False,
-        average_shortcut: bool = False,
+        shortcut: Shortcut = "conv",
     ) -> None:
         """The stride is on the 3x3 (torchvision), or on the first 1x1 (the paper, Caffe).
 
@@ -97,14 +109,20 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
         self.bn3 = BatchNorm2d(4 * channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, 4 * channels, stride, average_shortcut)
+        self.downsample = _shortcut(in_channels, 4 * channels, stride, shortcut)
 
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+    def residual(self, x: Tensor) -> Tensor:
+        """What is added to the shortcut."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        return self.relu(x + shortcut)
+        return self.bn3(self.conv3(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.add(x, self.residual(x))
+
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(residual + shortcut)
 
 
 def make_stage(
@@ -118,6 +136,7 @@ def make_stage(
     stride_on_first_1x1: bool = False,
     dilate_from: DilateFrom = "second",
     average_shortcut: bool = False,
+    stride_at: StrideAt = "first",
 ) -> nn.Sequential:
     """One of conv2_x .. conv5_x, or a copy appended after conv5_x (the cascade of DeepLab v3, sec. 3.2).
 
@@ -133,17 +152,19 @@ def make_stage(
             f"multi_grid={tuple(multi_grid)} has {len(grid)} rates, the stage has {blocks} blocks"
         )
     first_rate, rate = block_rates(plan, 2, dilate_from)
+    shortcut: Shortcut = "average" if average_shortcut else "conv" if stride_at == "first" else "subsample"
+    strided = 0 if stride_at == "first" else blocks - 1
     stage = nn.Sequential()
     for i, unit in enumerate(grid):
         stage.append(
             block(
                 in_channels,
                 channels,
-                stride=plan.stride if i == 0 else 1,
+                stride=plan.stride if i == strided else 1,
                 first_dilation=unit * (first_rate if i == 0 else rate),
                 dilation=unit * rate,
                 stride_on_first_1x1=stride_on_first_1x1,
-                average_shortcut=average_shortcut,
+                shortcut=shortcut,
             )
         )
         in_channels = channels * block.expansion
@@ -170,6 +191,8 @@ class ResNet(Backbone):
         stride_on_first_1x1: bool = False,
         ceil_mode: bool = False,
         average_shortcut: bool = False,
+        stride_at: StrideAt = "first",
+        pool_padding: Padding = "symmetric",
         encoder_depth: int = 5,
     ) -> None:
         """
@@ -183,13 +206,18 @@ class ResNet(Backbone):
         stride_on_first_1x1  Caffe's bottleneck, as in DeepLab v2; torchvision's has the stride on the 3x3
         ceil_mode            the max pool rounds sizes up (Caffe): one more row and column for even sizes
         average_shortcut     a shortcut with a stride is a 2x2 average pool and a 1x1 without ("vd", PaddleSeg)
+        stride_at            "last": the last unit of conv2_x .. conv4_x has the stride of the block behind it, and the
+                             features at strides 4 .. 16 are what the unit before it adds; with dilate_from="next"
+                             (Google's)
+        pool_padding         "same": the max pool has TensorFlow's padding (Google's)
         encoder_depth        the stages that are run and give features, 2 .. 5; those behind only keep their weights
                              (segmentation_models)
 
         Raises InputError for an output stride the network cannot have.
         """
         super().__init__()
-        plan = dilate(STRIDES, output_stride)
+        self.stride_at = choose("stride_at", stride_at, ("first", "last"))
+        plan = dilate(STRIDES if stride_at == "first" else STRIDES_AT_LAST, output_stride)
         self.multi_grid, self.dilate_from = (
             tuple(multi_grid),
             dilate_from,
@@ -197,7 +225,9 @@ class ResNet(Backbone):
         self.conv1, stem_channels = _stem(in_channels, plan[0].stride, deep_stem)
         self.bn1 = BatchNorm2d(stem_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, plan[1].stride, padding=1, ceil_mode=ceil_mode)
+        self.maxpool: nn.Module = nn.MaxPool2d(3, plan[1].stride, padding=1, ceil_mode=ceil_mode)
+        if choose("pool_padding", pool_padding, ("symmetric", "same")) == "same":
+            self.maxpool = SameMaxPool2d(3, plan[1].stride)
 
         stage = partial(
             make_stage,
@@ -205,6 +235,7 @@ class ResNet(Backbone):
             stride_on_first_1x1=stride_on_first_1x1,
             dilate_from=dilate_from,
             average_shortcut=average_shortcut,
+            stride_at=stride_at,
         )
         c2, c3, c4, c5 = (channels * block.expansion for channels in CHANNELS)
         self.layer1 = stage(stem_channels, CHANNELS[0], blocks[0], plan[2])
@@ -213,7 +244,8 @@ class ResNet(Backbone):
         self.layer4 = stage(c4, CHANNELS[3], blocks[3], plan[5], multi_grid=multi_grid)
 
         self.channels = (stem_channels, c2, c3, c4, c5)
-        self.strides = tuple(stage_strides(plan)[i] for i in (0, 2, 3, 4, 5))
+        inside = 0 if stride_at == "first" else 1  # the features are taken before the stride
+        self.strides = tuple(stage_strides(plan)[i] for i in (0, *(i - inside for i in (2, 3, 4)), 5))
         self.keep_stages(encoder_depth, (self.layer1, self.layer2, self.layer3, self.layer4))
         init_weights(self)
 
@@ -221,9 +253,20 @@ class ResNet(Backbone):
         features = [self.relu(self.bn1(self.conv1(x)))]
         x = self.maxpool(features[0])
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4)[: len(self.channels) - 1]:
+            if self.stride_at == "last" and layer is not self.layer4:
+                x, inside = self._before_stride(layer, x)
+                features.append(inside)
+                continue
             x = layer(x)
             features.append(x)
         return features
+
+    def _before_stride(self, stage: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The stage's output, and what its last unit but one adds."""
+        for unit in stage[:-2]:
+            x = unit(x)
+        inside = stage[-2].residual(x)  # type: ignore[operator]
+        return stage[-1](stage[-2].add(x, inside)), inside  # type: ignore[operator]
 
 
 def _stem(in_channels: int, stride: int, deep: bool | Sequence[int]) -> tuple[nn.Module, int]:
@@ -251,16 +294,19 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int = 1, rate: int = 1
 
 
 def _shortcut(
-    in_channels: int, out_channels: int, stride: int, average: bool = False
+    in_channels: int, out_channels: int, stride: int, kind: Shortcut = "conv"
 ) -> nn.Sequential | None:
     """The identity (None) where shapes agree, otherwise a 1x1 projection (paper, sec. 3.3, option B).
 
-    average: the stride is that of a 2x2 average pool before the 1x1.
+    kind: where there is a stride, "average" has it in a 2x2 average pool before the 1x1, and "subsample" has no 1x1
+    where the channels agree.
     """
-    if stride == 1 and in_channels == out_channels:
+    if in_channels == out_channels and stride == 1:
         return None
+    if in_channels == out_channels and kind == "subsample":
+        return nn.Sequential(nn.MaxPool2d(1, stride))
     layers: dict[str, nn.Module] = {}
-    if average and stride > 1:
+    if kind == "average" and stride > 1:
         layers["pool"] = nn.AvgPool2d(stride, stride, ceil_mode=True)
         stride = 1
     layers["0"] = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)

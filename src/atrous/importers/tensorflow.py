@@ -1,15 +1,16 @@
-"""Google's DeepLab in TensorFlow: v3 and v3+ on MobileNetV2 and Xception-41, 65, 71.
+"""Google's DeepLab in TensorFlow: v3 and v3+ on MobileNetV2, Xception-41, 65, 71 and ResNet-v1-50, 101 (beta too).
 
 Checkpoints and frozen graphs of tensorflow/models, research/deeplab. What it does its own way: resizes align corners,
-MobileNet pads as TensorFlow's "SAME", batch norms of the backbones have eps 1e-3, low-level features are taken before
-the ReLU, image pooling is the first branch of the ASPP, and pictures are -1..1.
+MobileNet and the ResNets' pool pad as TensorFlow's "SAME", batch norms of MobileNet and Xception have eps 1e-3, a
+ResNet's block has its stride in the last unit, low-level features are taken before the ReLU (and in the ResNets before
+the sum), image pooling is the first branch of the ASPP, and pictures are -1..1 (plain ResNets: minus the mean).
 https://github.com/tensorflow/models/tree/master/research/deeplab
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -23,6 +24,8 @@ from atrous.importers.label_names import labels_for
 from atrous.importers.names import rename
 
 ZERO_MEAN_UNIT_RANGE = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+MEAN_RGB = (123.15, 115.90, 103.06)
+SUBTRACT_MEAN = Normalization(tuple(m / 255 for m in MEAN_RGB), (1 / 255, 1 / 255, 1 / 255))
 VARIABLES = {
     "weights": "conv.weight",
     "depthwise_weights": "conv.weight",
@@ -55,13 +58,22 @@ def recognise(content: Content) -> bool:
 
 
 def convert(
-    content: Content, output_stride: int = 16, atrous_rates: tuple[int, ...] | None = None
+    content: Content,
+    output_stride: int = 16,
+    atrous_rates: Sequence[int] | None = None,
+    multi_grid: Sequence[int] = (1, 1, 1),
 ) -> Converted:
-    """output_stride: 16, or 8. atrous_rates: of the ASPP; None: (6, 12, 18) at 16, and in proportion."""
+    """output_stride: 16, or 8. atrous_rates: of the ASPP; None: (6, 12, 18) at 16, and in proportion. multi_grid: of
+    a ResNet's last block.
+    """
     weights = content.tensors
-    network = next(iter(re.findall(r"^(MobilenetV2|xception_\d\d)/", "\n".join(weights), re.M)), None)
+    network = next(
+        iter(re.findall(r"^(MobilenetV2|xception_\d\d|resnet_v1_\d+)/", "\n".join(weights), re.M)), None
+    )
     if network is None:
-        raise content.error("of its backbones, MobilenetV2 and xception_41, 65, 71 are known here")
+        raise content.error(
+            "of its backbones, MobilenetV2, xception_41, 65, 71 and resnet_v1_50, 101 are known here"
+        )
     decoder = "decoder/feature_projection0/weights" in weights
     separable = any(
         name.startswith(("aspp1_depthwise/", "decoder/decoder_conv0_depthwise/")) for name in weights
@@ -76,8 +88,11 @@ def convert(
         backbone, layers, more = _mobilenet(weights)
         if decoder:
             more["low_level_features"] = "depthwise"
-    else:
+    elif network.startswith("xception"):
         backbone, layers, more = _xception(network)
+    else:
+        backbone, layers, more = _resnet(network, weights)
+        more["multi_grid"] = tuple(multi_grid)
     layers |= _head("aspp" if decoder else "context", weights)
     converted, table = {}, dict[str, str | None]()
     for name, tensor in weights.items():
@@ -91,7 +106,8 @@ def convert(
     classes = len(converted[f"{LOGITS}/weights"])
     name = "deeplab_v3plus" if decoder else "deeplab_v3"
     config = ModelConfig(name, backbone, classes, output_stride, options=options | more)
-    return Converted(config, rename(converted, table), ZERO_MEAN_UNIT_RANGE, labels_for(classes))
+    normalization = SUBTRACT_MEAN if f"{network}/conv1/weights" in weights else ZERO_MEAN_UNIT_RANGE
+    return Converted(config, rename(converted, table), normalization, labels_for(classes))
 
 
 def _place(name: str, tensor: Tensor, layers: Mapping[str, Place]) -> tuple[Tensor, str | None]:
@@ -178,6 +194,25 @@ def _xception(network: str) -> tuple[str, dict[str, Place], dict[str, Any]]:
             layers[f"{theirs}/separable_conv{k}_depthwise"] = Place(f"{conv}.conv_dw", f"{conv}.bn_dw")
             layers[f"{theirs}/separable_conv{k}_pointwise"] = Place(f"{conv}.conv_pw", f"{conv}.bn_pw")
     return network.replace("_", ""), layers, {"relu_features": False, "eps": 1e-3}
+
+
+def _resnet(network: str, weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Place], dict[str, Any]]:
+    deep = f"{network}/conv1_1/weights" in weights  # beta
+    stem = {
+        "_1": ("conv1.0", "conv1.1"),
+        "_2": ("conv1.3", "conv1.4"),
+        "_3": ("conv1.6", "bn1"),
+        "": ("conv1", "bn1"),
+    }
+    layers = {f"{network}/conv1{i}": Place(f"backbone.{c}", f"backbone.{n}") for i, (c, n) in stem.items()}
+    for block, units in enumerate((3, 4, 23 if network.endswith("101") else 6, 3), 1):
+        for unit in range(units):
+            theirs = f"{network}/block{block}/unit_{unit + 1}/bottleneck_v1"
+            ours = f"backbone.layer{block}.{unit}"
+            layers |= {f"{theirs}/conv{k}": Place(f"{ours}.conv{k}", f"{ours}.bn{k}") for k in range(1, 4)}
+            layers[f"{theirs}/shortcut"] = Place(*_pair(f"{ours}.downsample"))
+    options = {"deep_stem": deep, "stride_at": "last", "dilate_from": "next", "pool_padding": "same"}
+    return network.replace("_v1_", ""), layers, options
 
 
 SOURCE = Source("tensorflow/models research/deeplab: v3, v3+", recognise, convert)
