@@ -22,10 +22,12 @@ def evaluate(
     dataset: SegmentationDataset,
     limit: int | None = None,
     progress: Callable[[int, int, float], None] | None = None,
+    broken: list[str] | None = None,
 ) -> Metrics:
     """Predict every picture (the first `limit`) and compare with its mask at the mask's own size.
 
-    `progress(done, of, miou so far)` is called after each picture. InputError where the classes do not match.
+    `progress(done, of, miou so far)` is called after each picture. InputError where the classes do not match, and for
+    a picture that cannot be read; where a list `broken` is given, it goes there instead.
     """
     names, ours = dataset.labels.names, predictor.labels.names
     if len(names) != len(ours):
@@ -36,12 +38,29 @@ def evaluate(
     confusion = ConfusionMatrix(len(names), dataset.labels.ignore_index)
     total = min(limit or len(dataset), len(dataset))
     for index in range(total):
-        sample = dataset[index]
-        prediction = predictor.scores(sample.image).argmax(0).cpu().numpy()
+        try:
+            sample = dataset[index]
+        except InputError as error:
+            if broken is None:
+                raise
+            broken.append(str(error))
+            continue
+        prediction = predictor.label_map(sample.image).cpu().numpy()
         confusion.update(sample.mask.numpy(), prediction)
         if progress:
             progress(index + 1, total, confusion.metrics(names).miou)
     return confusion.metrics(names)
+
+
+def collapsed(metrics: Metrics) -> str | None:
+    """A warning where every pixel is given the same class though the truth has several; None as a rule."""
+    predicted, true = metrics.confusion.sum(0) > 0, metrics.confusion.sum(1) > 0
+    if predicted.sum() != 1 or true.sum() < 2:
+        return None
+    return (
+        f"every pixel is predicted as {metrics.names[int(predicted.argmax())]!r}, though the truth has {true.sum()} "
+        "classes: too few iterations yet, or the learning rate is too high"
+    )
 
 
 def table(metrics: Metrics) -> Table:

@@ -25,6 +25,7 @@ from atrous.data.pictures import read_image, read_mask
 from atrous.errors import InputError, choose
 from atrous.layers import resize
 from atrous.tiling import slide
+from atrous.upsampling import resized_labels
 from atrous.visualize import overlay
 
 
@@ -86,14 +87,27 @@ class Predictor:
             image = read_image(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"a picture is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
-        scores = self.scores(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
-        labels = scores.argmax(0).cpu().numpy()
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        scores = self.scores(pixels) if probabilities else None
+        labels = (self.label_map(pixels) if scores is None else scores.argmax(0)).cpu().numpy()
         return Segmentation(
             labels=labels.astype(np.uint8 if len(self.labels) <= 256 else np.uint16),
-            probabilities=scores.cpu().numpy() if probabilities else None,
+            probabilities=None if scores is None else scores.cpu().numpy(),
             names=self.labels.names,
             palette=self.labels.palette,
         )
+
+    @torch.inference_mode()
+    def label_map(self, image: Tensor) -> Tensor:
+        """(3, H, W) uint8 -> (H, W) classes: `scores(image).argmax(0)`, where it can be without the scores' memory."""
+        plain = Protocol(crf=self.protocol.crf) == self.protocol and self.crf is None
+        if not plain:
+            return self.scores(image).argmax(0)
+        height, width = image.shape[-2:]
+        x = self._padded(((image.to(self.device).float() / 255 - self.mean) / self.std)[None])
+        coarse = self.model.scores(x.contiguous(memory_format=torch.channels_last))["out"][0]  # type: ignore[operator]
+        labels = resized_labels(coarse, x.shape[-2:], self.model.align_corners)  # type: ignore[arg-type]
+        return labels[:height, :width]
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
@@ -126,9 +140,10 @@ class Predictor:
 
     def _direct(self, x: Tensor) -> Tensor:
         """The model on the picture padded (with the mean colour) to whole strides, cropped back."""
-        height, width = x.shape[-2:]
-        padded = F.pad(x, (0, -width % self.output_stride, 0, -height % self.output_stride))
-        return self._whole(padded)[..., :height, :width]
+        return self._whole(self._padded(x))[..., : x.shape[-2], : x.shape[-1]]
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, -x.shape[-1] % self.output_stride, 0, -x.shape[-2] % self.output_stride))
 
     def _whole(self, x: Tensor) -> Tensor:
         """The model on a picture as it is: a size that the protocol names, such as 513, is the model's own."""

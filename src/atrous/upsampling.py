@@ -1,0 +1,82 @@
+"""From coarse scores to labels at the picture's size, without the scores at that size.
+
+`resize(logits, size).argmax(0)` makes C numbers for every pixel to keep one of them. Inside a cell of the coarse grid
+a bilinear score lies between its four corners; so a class whose highest corner is below some other class's lowest one
+wins nowhere in the cell. What is left are one to three classes for most cells, whatever C is: compiled, only those are
+interpolated. Without numba, and on other devices, the rows are done in bands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from atrous.crf import fast
+from atrous.layers import AlignCorners, resize
+
+BAND = 32  # rows
+
+
+def resized_labels(logits: Tensor, size: Sequence[int], align_corners: AlignCorners = False) -> Tensor:
+    """`resize(logits[None], size, align_corners)[0].argmax(0)`, but where two scores tie up to rounding.
+
+    logits: (C, h, w) floating, any device. Returns (H, W) uint8, int16 from 257 classes on, on that device.
+    """
+    height, width = size
+    if logits.device.type == "cpu" and fast.available():
+        return torch.from_numpy(_compiled(logits, height, width, align_corners))
+    dtype = torch.uint8 if len(logits) <= 256 else torch.int16
+    if logits.shape[-2:] == (height, width) or height <= BAND:
+        return resize(logits[None].float(), size, align_corners)[0].argmax(0).to(dtype)
+    return _in_bands(logits.float(), height, width, align_corners).to(dtype)
+
+
+def _in_bands(logits: Tensor, height: int, width: int, align_corners: AlignCorners) -> Tensor:
+    """Rows first, band by band, each to its full width and to its label."""
+    (above, below, share), h = source_points(height, logits.shape[1], align_corners), logits.shape[1]
+    result = torch.empty(height, width, dtype=torch.int64, device=logits.device)
+    wide = resize(logits[None], (h, width), align_corners)[0]
+    for first in range(0, height, BAND):
+        rows = slice(first, min(first + BAND, height))
+        weight = torch.from_numpy(share[rows]).to(logits.device)[:, None]
+        band = wide[:, above[rows]] * (1 - weight) + wide[:, below[rows]] * weight
+        result[rows] = band.argmax(0)
+    return result
+
+
+def _compiled(
+    logits: Tensor, height: int, width: int, align_corners: AlignCorners
+) -> NDArray[np.uint8 | np.int16]:
+    from atrous import upsampling_kernels as kernels
+    from atrous.crf.jit import Crew
+
+    classes, h, w = logits.shape
+    corners = logits.detach().float().permute(1, 2, 0).contiguous().numpy()
+    rows, columns = (source_points(*pair, align_corners) for pair in ((height, h), (width, w)))
+    labels = np.empty((height, width), np.uint8 if classes <= 256 else np.int16)
+    cells = [np.searchsorted(axis[0], np.arange(n + 1)) for axis, n in ((rows, h), (columns, w))]
+    with Crew() as crew:
+        crew.run(kernels.label_cells, h, corners, *cells, rows[1], rows[2], columns[1], columns[2], labels)
+    return labels
+
+
+def source_points(
+    size: int, source: int, align_corners: AlignCorners
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Where `size` points lie among `source` ones, as torch has it: the one before, the one behind, the share of that.
+
+    Each (size,); in float32, as torch computes them.
+    """
+    out = np.arange(size, dtype=np.float32)
+    if align_corners is True:
+        at = out * np.float32((source - 1) / (size - 1) if size > 1 else 0)
+    elif align_corners == "asymmetric":
+        at = out * np.float32(source / size)
+    else:
+        at = np.maximum((out + np.float32(0.5)) * np.float32(source / size) - np.float32(0.5), np.float32(0))
+    before = np.minimum(at.astype(np.int64), source - 1)
+    return before, np.minimum(before + 1, source - 1), (at - before).astype(np.float32)
