@@ -16,13 +16,18 @@ from atrous.importers.tflite import Graph, Operator
 
 
 def logits(graph: Graph, picture: Tensor) -> Tensor:
-    """The scores (N, C, H, W) that the last arg_max or softmax reads, or the output, for a picture (N, 3, H, W)."""
+    """The scores (N, C, H, W) that the last arg_max reads, for a picture (N, 3, H, W)."""
+    return before(graph, picture, "arg_max")
+
+
+def before(graph: Graph, picture: Tensor, name: str) -> Tensor:
+    """What the first operator of a name reads, (N, C, H, W)."""
     values: dict[int, Tensor] = {graph.inputs[0]: picture.double().permute(0, 2, 3, 1)}
     for operator in graph.operators:
-        if operator.name in ("arg_max", "softmax"):
+        if operator.name == name:
             return values[operator.inputs[0]].permute(0, 3, 1, 2)
         values[operator.outputs[0]] = _run(graph, operator, values)
-    return values[graph.outputs[0]].permute(0, 3, 1, 2)
+    raise AssertionError(f"no {name}")
 
 
 def _run(graph: Graph, operator: Operator, values: dict[int, Tensor]) -> Tensor:
