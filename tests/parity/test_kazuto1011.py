@@ -10,11 +10,11 @@ import torch
 from seeded import difference, draw_picture, read_table, table_difference
 from torch import Tensor
 
+from atrous.data.class_names import COCO, COCO_STUFF_182
 from atrous.errors import InputError
 from atrous.importers import import_checkpoint
 from atrous.importers.files import Content
 from atrous.importers.kazuto1011 import convert
-from atrous.importers.label_names import COCO, COCO_STUFF
 from atrous.models import create_model
 
 AGAINST = "its code at 4219467, a kept table"
@@ -79,7 +79,7 @@ def test_training_has_its_four_losses() -> None:
     assert set(model.scores(torch.randn(2, 3, 65, 65))) == {"out", "scale_0.5", "scale_0.75", "scale_1"}
 
 
-@pytest.mark.parametrize(("classes", "names"), [(91, COCO.names), (182, COCO_STUFF.names), (21, None)])
+@pytest.mark.parametrize(("classes", "names"), [(91, COCO.names), (182, COCO_STUFF_182.names), (21, None)])
 def test_labels_by_the_number_of_classes(
     classes: int, names: tuple[str, ...] | None, plain: dict[str, Tensor]
 ) -> None:

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from atrous.data.ade20k import find_ade20k, open_ade20k
 from atrous.data.base import Pair, Sample, SegmentationDataset
 from atrous.data.camvid import find_camvid, open_camvid
+from atrous.data.cityscapes import find_cityscapes, open_cityscapes
+from atrous.data.coco_stuff import find_coco_stuff, open_coco_stuff
 from atrous.data.folder import open_folder
 from atrous.data.labels import CAMVID, IGNORE_INDEX, VOC, Labels, voc_palette
 from atrous.data.pictures import read_colour_map, read_image, read_mask
@@ -25,13 +28,17 @@ FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
     "folder": open_folder,
     "voc": open_voc,
     "camvid": open_camvid,
+    "cityscapes": open_cityscapes,
+    "ade20k": open_ade20k,
+    "coco_stuff": open_coco_stuff,
     "scenes": open_scenes,
 }
 
 LAYOUTS = (
     "understood are a folder (images/ and masks/, or train/images/ and so on, or images/train/ and so on), "
     "VOC (JPEGImages/, SegmentationClass/, ImageSets/Segmentation/), CamVid (train/, trainannot/, val/, "
-    'valannot/), and the word "scenes" for the drawn scenes'
+    "valannot/), Cityscapes (leftImg8bit/, gtFine/), ADE20K (ADEChallengeData2016/), COCO-Stuff (images/train2017/, "
+    'annotations/train2017/), and the word "scenes" for the drawn scenes'
 )
 
 
@@ -43,7 +50,7 @@ def open_dataset(
     path: a folder, or the word "scenes" for the drawn scenes that need no files.
     split: "train" or "val"; VOC also has "trainval" and "train_aug", CamVid and folders "test".
     format: one of `FORMATS`, or "auto" to find out.
-    options: those of the format's own function: `open_folder`, `open_voc`, `open_camvid`, `open_scenes`.
+    options: those of the format's own function: `open_folder`, `open_voc`, `open_cityscapes`, ...
 
     Raises InputError: a missing or empty folder, one that fits no layout, an unknown option, and whatever the
     format's function raises.
@@ -69,9 +76,14 @@ def find_format(path: str | Path) -> str:
         raise InputError(f"{root}: {what}; {LAYOUTS}")
     if not any(root.iterdir()):
         raise InputError(f"{root}: the folder is empty; {LAYOUTS}")
-    if find_voc(root) is not None:
-        return "voc"
-    return "camvid" if find_camvid(root) is not None else "folder"
+    finders: dict[str, Callable[[Path], object]] = {
+        "voc": find_voc,
+        "camvid": find_camvid,
+        "cityscapes": find_cityscapes,
+        "ade20k": find_ade20k,
+        "coco_stuff": find_coco_stuff,
+    }
+    return next((name for name, find in finders.items() if find(root) is not None), "folder")
 
 
 __all__ = [

@@ -11,8 +11,9 @@ import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from atrous.data.id_maps import describe_values_map
 from atrous.data.labels import Labels
-from atrous.data.pictures import read_image, read_mask
+from atrous.data.pictures import has_colours, read_image, read_mask
 from atrous.errors import InputError
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
@@ -44,7 +45,8 @@ class SegmentationDataset(Dataset[Sample]):
 
     pairs: the files. labels: what the mask values mean. split: "train", "val", ...
     colours: the colour map for RGB masks. values: {value in the files: class or ignore_index}, for files that
-    number their classes otherwise; values not named stay. transform: called with (image, mask), returns both.
+    number their classes otherwise; values not named stay, or are an error where the table is `closed`. note: a
+    word on how the masks were understood, for `describe`. transform: called with (image, mask), returns both.
     unpaired: files left out because their partner is missing, one line each.
     """
 
@@ -56,6 +58,8 @@ class SegmentationDataset(Dataset[Sample]):
         *,
         colours: Labels | None = None,
         values: Mapping[int, int] | None = None,
+        closed: bool = False,
+        note: str = "",
         transform: Transform | None = None,
         unpaired: Sequence[str] = (),
     ) -> None:
@@ -64,6 +68,8 @@ class SegmentationDataset(Dataset[Sample]):
         self.split = split
         self.colours = colours
         self.values = dict(values or {})
+        self.closed = closed
+        self.note = note
         self.transform = transform
         self.unpaired = list(unpaired)
 
@@ -80,8 +86,29 @@ class SegmentationDataset(Dataset[Sample]):
 
     def mask(self, index: int) -> np.ndarray:
         """Mask `index`, (H, W) class numbers after `values`, not yet checked against the classes."""
-        mask = read_mask(self.pairs[index].mask, self.colours)
+        path = self.pairs[index].mask
+        mask = read_mask(path, self.colours)
+        if self.closed:
+            present = np.flatnonzero(np.bincount(mask.ravel())).tolist()
+            if strange := [value for value in present if value not in self.values]:
+                raise InputError(
+                    f"{path}: mask values {', '.join(map(str, strange[:5]))} do not exist in {self.note}"
+                )
         return replace_values(mask, self.values) if self.values else mask
+
+    def describe(self) -> str:
+        """One line: what the values in the files become, and which are ignored."""
+        first = self.pairs[0].mask if self.pairs else None
+        if self.colours is not None and first is not None and has_colours(first):
+            named = zip(self.colours.palette, self.labels.names, strict=True)
+            parts = [
+                f"{','.join(map(str, colour))} -> {number} ({name})"
+                for number, (colour, name) in enumerate(named)
+            ]
+            void = " and ".join(",".join(map(str, colour)) for colour in self.colours.void_colours)
+            return f"colours {'; '.join(parts)}; ignored: {void or 'none'}"
+        about = f" ({self.note})" if self.note else ""
+        return f"mask values{about}: {describe_values_map(self.values, self.labels, self.closed)}"
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Picture (H, W, 3) uint8 RGB and mask (H, W); InputError for another size or unknown values."""

@@ -51,6 +51,7 @@ class CheckReport:
     splits: dict[str, SplitReport] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    id_maps: dict[str, str] = field(default_factory=dict)  # by split, see `SegmentationDataset.describe`
 
     @property
     def ok(self) -> bool:
@@ -67,6 +68,9 @@ class CheckReport:
         parts: list[Table | str] = []
         if self.splits:
             parts.append(_split_table(self))
+        for id_map in dict.fromkeys(self.id_maps.values()):
+            of = [split for split, other in self.id_maps.items() if other == id_map]
+            parts.append(escape(f"{', '.join(of)}: {id_map}"))
         if self.splits and self.labels is not None:
             parts.append(_class_table(self, self.labels))
         parts += [
@@ -115,6 +119,7 @@ def check_dataset(
     seen: dict[str, tuple[str, str]] = {}  # digest of the pixels -> split and name of the first such picture
     for split, dataset in datasets.items():
         report.labels = dataset.labels
+        report.id_maps[split] = dataset.describe()
         for line in dataset.unpaired:
             _once(report.problems, line)
         tally = _Tally(dataset)

@@ -11,6 +11,7 @@ import yaml
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from atrous.data.labels import Colour, Labels
+from atrous.data.matfile import read_mat
 from atrous.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
@@ -59,12 +60,15 @@ def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:
       class) or `colours.void_colours` (gives `colours.ignore_index`). Alpha is not looked at.
     - RGB files without `colours` are taken as class numbers if their three channels are equal everywhere,
       as some tools save grey masks so.
+    - MATLAB files hold them in a matrix "S", as those of COCO-Stuff 10k do.
     - EXIF orientation is applied, as in `read_image`.
 
     Raises InputError, one line naming the file: all that `read_image` raises; a colour that the map lacks;
     RGB without a map; JPEG, whose compression changes class numbers.
     """
     path = Path(path)
+    if path.suffix == ".mat":
+        return read_mat(path, "S")
     picture = _load(path)
     if picture.format in ("JPEG", "MPO"):
         raise InputError(f"{path}: a mask saved as JPEG has its class numbers blurred: save it as PNG")
@@ -91,6 +95,15 @@ def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:
             f"{path}: mask values from {values.min()} to {values.max()}: only 0..65535 are understood"
         )
     return values.astype(np.uint8 if values.max(initial=0) <= 255 else np.int32)
+
+
+def has_colours(path: Path) -> bool:
+    """Whether a mask is kept as colours, not as class numbers; only the head of the file is read."""
+    try:
+        with Image.open(path) as picture:
+            return picture.mode in ("RGB", "RGBA", "RGBX")
+    except Exception:  # read_mask says what is wrong with it
+        return False
 
 
 def read_colour_map(path: str | Path) -> Labels:

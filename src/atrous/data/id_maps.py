@@ -1,0 +1,114 @@
+"""How known data sets number their classes in files, told from the values where there are several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from atrous.data.labels import IGNORE_INDEX, Labels
+from atrous.data.pictures import read_mask
+from atrous.errors import InputError, choose
+
+LOOKED_AT = 256  # masks read at most to tell the numbering
+
+
+@dataclass(frozen=True)
+class IdMap:
+    """One way to number the classes: `values` holds {value in a file: class or ignore index}, and all of them.
+
+    void: the value of pixels without a class. what: the numbering in a few words.
+    """
+
+    name: str
+    what: str
+    values: Mapping[int, int]
+    void: int
+
+    @classmethod
+    def of(cls, name: str, what: str, ids: Iterable[int], void: int) -> IdMap:
+        """Classes 0, 1, ... stand in the files as `ids`; `void` is ignored."""
+        return cls(name, what, {**{i: c for c, i in enumerate(ids)}, void: IGNORE_INDEX}, void)
+
+
+def tell_id_map(masks: Sequence[Path], candidates: Sequence[IdMap], given: str | None) -> tuple[IdMap, str]:
+    """Which of `candidates` (the usual one first) the masks are in, and a note on how that was told.
+
+    given: the name of one, from a person who knows. Otherwise up to `LOOKED_AT` masks, evenly spread, are
+    read: a candidate goes when a value is seen that it lacks. Of those left, the usual one is taken, unless
+    only another one's void value was seen. InputError: none is left, or it cannot be told.
+    """
+    if given is not None:
+        name = choose("encoding", given, [candidate.name for candidate in candidates])
+        return next(candidate for candidate in candidates if candidate.name == name), "as said"
+    if len(candidates) == 1:
+        return candidates[0], ""
+    left, seen = list(candidates), dict[int, Path]()
+    for index in np.linspace(0, len(masks) - 1, min(LOOKED_AT, len(masks))).astype(int):
+        try:
+            counts = np.bincount(read_mask(masks[index]).ravel())
+        except InputError:
+            continue  # said with its picture when it is read
+        for value in np.flatnonzero(counts).tolist():
+            seen.setdefault(value, masks[index])
+        left = [candidate for candidate in left if seen.keys() <= candidate.values.keys()]
+        if len(left) < 2:
+            break
+    if not left:
+        raise InputError(
+            f"{_strange(seen, candidates)}: is this another data set, or another numbering of its ids?"
+        )
+    usual = candidates[0]
+    if len(left) == 1:
+        return left[0], "told from the values" + ("" if left[0] is usual else f", not the usual {usual.name}")
+    with_void = [candidate for candidate in left if candidate.void in seen]
+    if usual in with_void or (usual in left and not with_void):
+        return usual, "as usual here; the values fit"
+    names = " or ".join(candidate.name for candidate in left)
+    raise InputError(
+        f"{masks[0].parent}: the values of {min(LOOKED_AT, len(masks))} masks do not tell how the classes are "
+        f"numbered: say --data_options.encoding {names}"
+    )
+
+
+def _strange(seen: Mapping[int, Path], candidates: Sequence[IdMap]) -> str:
+    lacking = {c.name: [value for value in sorted(seen) if value not in c.values] for c in candidates}
+    nearest = min(candidates, key=lambda c: len(lacking[c.name]))
+    file = seen[lacking[nearest.name][0]]
+    told = ", ".join(f"{name} has no {', '.join(map(str, values[:3]))}" for name, values in lacking.items())
+    return f"{file}: mask values fit no known numbering ({told})"
+
+
+def describe_values_map(values: Mapping[int, int], labels: Labels, closed: bool) -> str:
+    """What each value of the files becomes, in one line: "7-8 -> 0-1 (road, sidewalk), ...; ignored: 0-6, ..."."""
+    if closed:
+        raw = sorted(values)
+    else:
+        raw = sorted({*range(len(labels)), labels.ignore_index, *values})
+    pairs = [(value, values.get(value, value)) for value in raw]
+    classes = [(value, target) for value, target in pairs if target < len(labels)]
+    ignored = [value for value, target in pairs if target == labels.ignore_index]
+    runs = [
+        list(run) for _, run in groupby(enumerate(classes), key=lambda p: (p[1][0] - p[0], p[1][1] - p[0]))
+    ]
+    parts = [_run([pair for _, pair in run], labels) for run in runs]
+    return f"{', '.join(parts)}; ignored: {_ranges(ignored) or 'none'}"
+
+
+def _run(run: Sequence[tuple[int, int]], labels: Labels) -> str:
+    (first, to), (last, end) = run[0], run[-1]
+    names = [labels.names[target] for _, target in run]
+    shown = ", ".join(names) if len(names) <= 3 else f"{names[0]} ... {names[-1]}"
+    return f"{_span(first, last)} -> {_span(to, end)} ({shown})"
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _ranges(values: Sequence[int]) -> str:
+    runs = [list(run) for _, run in groupby(enumerate(values), key=lambda pair: pair[1] - pair[0])]
+    return ", ".join(_span(run[0][1], run[-1][1]) for run in runs)
