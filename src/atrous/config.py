@@ -36,6 +36,7 @@ class Normalization:
 
 
 Settings = TypeVar("Settings")
+RECIPES = Path(__file__).parent / "recipes"
 Mode = Literal["direct", "resize", "slide"]
 
 
@@ -257,9 +258,25 @@ def from_dict(kind: type[Settings], values: dict[str, Any], where: str) -> Setti
     return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """Read a YAML recipe; InputError where the file is missing, is no YAML mapping, or has an unknown key."""
-    path = Path(path)
+def recipe_names() -> list[str]:
+    """The recipes that the package brings; a checkout has them in recipes/ at the top."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def find_recipe(given: str | Path) -> Path:
+    """The file of a recipe: a path, or the bare name of one that the package brings."""
+    path = Path(given)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) != 1 or path.is_file():
+        return path
+    return RECIPES / f"{choose('recipe', str(given), recipe_names())}.yaml"
+
+
+def read_recipe(given: str | Path) -> Recipe:
+    """Read a YAML recipe, by its path or by the name of one that the package brings.
+
+    InputError where there is none, and for a file that is no YAML mapping or has an unknown key.
+    """
+    path = find_recipe(given)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -15,7 +15,9 @@ def arguments(words: Sequence[str]) -> Parser:
     """train a model on a folder of pictures and masks, or on the built-in scenes"""
     parser = Parser(description=arguments.__doc__)
     parser.add_argument("data", nargs="?", help='folder of the data set, or "scenes", the built-in drawn one')
-    parser.add_argument("--recipe", help="YAML file of settings; flags win over it")
+    parser.add_argument(
+        "--recipe", help="settings by name, such as v3plus_resnet101_voc, or a YAML file; flags win over it"
+    )
     parser.add_argument("--print_config", nargs="?", const="", help="print the settings in full and stop")
     parser.add_class_arguments(Recipe, skip={"data"})
     after = [*words[1:], ""]
