@@ -6,6 +6,7 @@ Importing this file costs no torch: the command line builds its help from it.
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -115,7 +116,14 @@ class Recipe:
         warmup: iterations in which the learning rate rises from 0.
         momentum: of SGD.
         weight_decay: of the optimizer.
-        freeze_bn: keep batch norm statistics and scales as they are.
+        ema: decay of a moving average of the weights, such as 0.999, which is then what is measured and saved.
+        accumulate: batches whose gradients make one step; an iteration is a step.
+        clip_gradients: largest norm of all gradients together.
+        compile: compile the network with torch.compile: slow at first, faster then.
+        sampling: "uniform" takes every picture once in an epoch; "rare" draws a class, then a picture that shows it.
+        freeze_bn: keep batch norm statistics as they are.
+        freeze_bn_affine: with freeze_bn, keep scales and shifts as they are too.
+        sync_bn: batch norm statistics over all processes; one process, or a CPU, keeps its own.
         bn_momentum: share of the new batch in the running statistics (the papers' 3e-4 needs 30,000 iterations).
         loss_at: "logits" shrinks the labels to the logits' grid (v1, v2), "labels" grows the logits (v3, v3+).
         loss: "ce" (cross entropy), "ohem" (of the hard pixels alone), "focal", "dice" or "lovasz", or several with
@@ -134,7 +142,9 @@ class Recipe:
         devices: how many of them.
         precision: as Lightning Fabric names it, such as 32-true or bf16-mixed; "auto" is bf16-mixed on hardware
             that multiplies bfloat16, 32-true elsewhere.
-        workers: processes that load pictures.
+        workers: processes that load pictures; the run is the same with any number of them.
+        skip_broken: leave out pictures that cannot be read, and list them in broken.txt.
+        save_every: iterations between two states to resume from; None: three minutes. Also at every evaluation.
         evaluate_every: epochs between two measurements; None gives at most 20 in a run.
         max_val: measure on this many pictures during the run; None takes all.
     """
@@ -172,7 +182,14 @@ class Recipe:
     warmup: int = 0
     momentum: float = 0.9
     weight_decay: float | None = None
+    ema: float | None = None
+    accumulate: int = 1
+    clip_gradients: float | None = None
+    compile: bool = False
+    sampling: Literal["uniform", "rare"] = "uniform"
     freeze_bn: bool | None = None
+    freeze_bn_affine: bool = True
+    sync_bn: bool = False
     bn_momentum: float = 0.1
     loss_at: Literal["logits", "labels"] | None = None
     loss: Literal["ce", "ohem", "focal", "dice", "lovasz"] | dict[str, float] = "ce"
@@ -189,6 +206,8 @@ class Recipe:
     devices: int = 1
     precision: str = "auto"
     workers: int | None = None
+    skip_broken: bool = False
+    save_every: int | None = None
     evaluate_every: float | None = None
     max_val: int | None = None
 
@@ -289,4 +308,7 @@ def read_recipe(given: str | Path) -> Recipe:
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    path.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")
+    """Written beside and renamed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")
+    beside.replace(path)

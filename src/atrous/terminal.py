@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -22,8 +23,9 @@ from rich.progress import (
 from rich.table import Table
 
 from atrous.errors import InputError
+from atrous.evaluation import collapsed
 from atrous.metrics import Metrics
-from atrous.train import Run
+from atrous.run import Run
 
 LARGE_PHOTO = 2500  # pixels; Cityscapes' 2048 are trained on as they are
 SECONDS_BETWEEN_LINES = 15  # where the output is no terminal and no bar can move
@@ -116,9 +118,12 @@ class TrainingDisplay(Bar):
             f"{run.iterations} iterations of {recipe.batch_size} crops of {crop} px on {run.fabric.device}, "
             f"{recipe.precision}"
         )
+        id_maps = dict.fromkeys(data.describe() for data in (run.train_data, run.val_data))
+        for id_map in id_maps:  # one, unless the two parts are numbered differently
+            say(escape(id_map))
         if run.taken:
             say(str(run.taken))
-        say(f"run folder {run.folder}")
+        say(f"run folder {run.folder}" + (f", goes on after iteration {run.iteration}" if run.iteration else ""))
         longest = max(run.val_data[0].image.shape[-2:])
         if recipe.longer_side is None and longest > LARGE_PHOTO:
             say(
@@ -135,3 +140,5 @@ class TrainingDisplay(Bar):
             f"iteration {run.iteration}/{run.iterations}   epoch {run.epoch}   {run.seconds:.0f} s   "
             f"loss {run.loss:.4f}   val mIoU {metrics.miou:.4f}   pixel accuracy {metrics.pixel_accuracy:.4f}"
         )
+        if warning := collapsed(metrics):
+            say(f"warning: {warning}")

@@ -1,124 +1,141 @@
-"""The training run in three functions: set up, one epoch, evaluate; and one dataclass that is its state.
+"""The training run in three functions: set up, one epoch, evaluate; `run.Run` is its state.
 
 Devices, precision and launching are Lightning Fabric's; the loop is here and says what it does.
 """
 
 from __future__ import annotations
 
-import csv
 import datetime
-import importlib.util
 import math
 import os
+import shutil
 import time
-import typing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric, seed_everything
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from atrous import checkpoint, losses, schedule
+from atrous import losses, schedule
+from atrous.batch_norm import freeze, synchronise
+from atrous.batches import (
+    Batch,
+    Batches,
+    DataError,
+    Drawn,
+    class_pixels,
+    collate,
+    rare_class_weights,
+    steps,
+)
 from atrous.checkpoint import Metadata
 from atrous.config import Normalization, Protocol, Recipe, from_dict, to_dict, write_recipe
 from atrous.crf import CRFHead
 from atrous.data import open_dataset
 from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.transforms import train_transform
-from atrous.errors import InputError
+from atrous.ema import MovingAverage
+from atrous.errors import InputError, choose
 from atrous.evaluation import evaluate
 from atrous.importers.initialise import Taken, initialise
 from atrous.metrics import Metrics
 from atrous.models import create_model
 from atrous.objective import class_weights, loss_options
 from atrous.predict import Predictor, pick_device
-from atrous.visualize import colourize, overlay, panel
+from atrous.run import Run, Watcher, begin_log, draw_samples, log, not_finite, note_broken, save, tensorboard
+from atrous.state import (
+    is_due,
+    keep,
+    normalization,
+    read_state,
+    restore,
+    resumed_recipe,
+    save_state,
+    sweep,
+    whole_step,
+)
 
 LOG_EVERY = 10  # iterations between two rows of the log
 START_PICTURES = 64  # for the batch norms of weights that have them folded in
-SAMPLES = 4  # validation pictures that are drawn at every evaluation
-
-
-@dataclass
-class Run:
-    """The state of a training run."""
-
-    recipe: Recipe
-    fabric: Fabric
-    model: Any  # what Fabric made of the nn.Module
-    optimizer: Any
-    loader: Any
-    train_data: SegmentationDataset
-    val_data: SegmentationDataset
-    class_weights: Tensor | None
-    folder: Path
-    iterations: int  # in all
-    iteration: int = 0  # done
-    epoch: int = 0
-    loss: float = math.nan  # mean since the last row of the log
-    best_miou: float = -1.0
-    seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-    taken: Taken | None = None  # from `recipe.init`
-
-    @property
-    def network(self) -> Any:
-        """The model itself, as `create_model` built it."""
-        return self.model.module
-
-    @property
-    def metadata(self) -> Metadata:
-        """What the checkpoints of this run say besides their weights."""
-        return checkpoint.metadata_of(self.network)
-
-
-class Watcher(typing.Protocol):
-    """Who wants to see a run go by; the command line draws it."""
-
-    def started(self, run: Run) -> None: ...
-    def stepped(self, run: Run) -> None: ...
-    def evaluated(self, run: Run, metrics: Metrics) -> None: ...
 
 
 def train(recipe: Recipe, watcher: Watcher | None = None) -> Run:
-    """Run a recipe to its end. Ctrl-C leaves `last.safetensors` of the moment and raises KeyboardInterrupt on."""
-    run = set_up(recipe)
+    """Run a recipe to its end.
+
+    Ctrl-C, a picture that cannot be read and a loading process that dies leave `last.safetensors` and the state of
+    the moment, and are raised on: KeyboardInterrupt or InputError. `resume` goes on from there.
+    """
+    return go_on(set_up(recipe), watcher)
+
+
+def resume(folder: str | Path, watcher: Watcher | None = None, **changes: Any) -> Run:
+    """Take up the run in `folder` where its last state was kept: on a CPU it ends bit for bit as if never stopped.
+
+    changes: settings of the recipe to have anew, of those in `state.FREE`. InputError for any other, and where
+    there is no run.
+    """
+    folder = Path(folder)
+    return go_on(set_up(resumed_recipe(folder, changes), of=folder), watcher)
+
+
+def go_on(run: Run, watcher: Watcher | None = None) -> Run:
+    """From where the run is to its end, which is the measurement after the last iteration."""
     if watcher:
         watcher.started(run)
-    every = run.recipe.evaluate_every or max(1, math.ceil(run.iterations / len(run.loader) / 20))
+    every = run.recipe.evaluate_every or max(1, math.ceil(run.iterations / steps_in_epoch(run) / 20))
+
+    def is_measured_now() -> bool:
+        at_end = run.epoch % every == 0 or run.iteration >= run.iterations
+        return run.batch == 0 and run.evaluated < run.iteration and at_end
+
     try:
-        while run.iteration < run.iterations:
-            train_epoch(run, watcher)
-            if run.epoch % every == 0 or run.iteration >= run.iterations:
+        while run.evaluated < run.iterations:
+            if not is_measured_now():
+                train_epoch(run, watcher)
+            if is_measured_now():
                 metrics = evaluate_run(run)
                 if watcher:
                     watcher.evaluated(run, metrics)
-    except KeyboardInterrupt:
-        save(run, "last")
+    except (KeyboardInterrupt, DataError) as reason:
+        keep(run)
+        if isinstance(reason, DataError):
+            raise InputError(f"{reason}; then go on with `atrous train --resume {run.folder}`") from None
         raise
     return run
 
 
-def set_up(recipe: Recipe) -> Run:
-    """Data, model, optimiser and folder of a run; every InputError comes from here, before anything is written."""
+def steps_in_epoch(run: Run) -> int:
+    return len(run.batches) // run.recipe.accumulate
+
+
+def set_up(recipe: Recipe, of: Path | None = None) -> Run:
+    """Data, model, optimiser and folder of a run; every InputError comes from here, before anything is written.
+
+    of: the folder of a run that is to go on, whose state it takes.
+    """
     recipe = recipe.resolved()
     recipe.precision = pick_precision(recipe)
     loss_options(recipe)
     protocol = from_dict(Protocol, {"longer_side": recipe.longer_side, **recipe.protocol}, "protocol")
     folder = Path(recipe.out or f"runs/{recipe.model}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
-    if (folder / "last.safetensors").exists():
-        raise InputError(f"{folder}: already holds a run; give another --out, or remove it")
+    if folder != of and (folder / "last.safetensors").exists():
+        raise InputError(
+            f"{folder}: already holds a run; go on with --resume, give another --out, or remove it"
+        )
+    if recipe.accumulate < 1:
+        raise InputError(f"accumulate {recipe.accumulate} must be at least 1")
+    if recipe.ema is not None and not 0 < recipe.ema < 1:
+        raise InputError(f"ema {recipe.ema} must be a decay between 0 and 1, such as 0.999")
+    choose("sampling", recipe.sampling, ("uniform", "rare"))
+    state = read_state(of) if of else None
     fabric = Fabric(
         accelerator=recipe.device,
         devices=recipe.devices,
         precision=recipe.precision,  # type: ignore[arg-type]
-        loggers=tensorboard(folder),
+        loggers=tensorboard(folder, state["progress"]["iteration"] if state else 0),
     )
     fabric.launch()
     seed_everything(recipe.seed, workers=True, verbose=False)
@@ -132,54 +149,84 @@ def set_up(recipe: Recipe) -> Run:
         backbone=recipe.backbone,
         num_classes=len(labels),
         output_stride=recipe.output_stride,
-        pretrained=recipe.pretrained,
+        pretrained=None if state else recipe.pretrained,
         **recipe.model_options,
     )
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.bn_momentum
-    taken = start(network, recipe, train_data)
-    normalization = taken.normalization if taken else Normalization()
+    taken = None if state else start(network, recipe, train_data)
+    normalized = normalization(state) if state else taken.normalization if taken else Normalization()
     for module in network.modules():
         if isinstance(module, CRFHead):
-            module.set_normalization(normalization.mean, normalization.std)
+            module.set_normalization(normalized.mean, normalized.std)
+    if recipe.freeze_bn:
+        freeze(network, affine=recipe.freeze_bn_affine)
+    elif recipe.sync_bn:
+        network = synchronise(network, fabric.world_size, fabric.device.type)
     network = network.to(memory_format=torch.channels_last)
 
+    batches = Batches(
+        len(train_data),
+        recipe.batch_size or 1,
+        recipe.seed,
+        per_step=recipe.accumulate,
+        weights=rare_class_weights(class_pixels(train_data, recipe.skip_broken)[0])
+        if recipe.sampling == "rare"
+        else None,
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+    )
     workers = min(4, os.cpu_count() or 1) if recipe.workers is None else recipe.workers
     loader = DataLoader(
-        train_data,
-        batch_size=recipe.batch_size,
-        shuffle=True,
-        drop_last=len(train_data) >= (recipe.batch_size or 1),
+        Drawn(train_data, recipe.skip_broken),
+        batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=fabric.device.type == "cuda",
         collate_fn=collate,
+        generator=torch.Generator(),  # its own, so that it takes no numbers from those of the network
     )
     network.metadata = Metadata(
         labels,
-        normalization=normalization,
+        normalization=normalized,
         protocol=protocol,
         recipe=to_dict(recipe),
     )
     model, optimizer = fabric.setup(network, make_optimizer(network, recipe))
     model.mark_forward_method("scores")
+    if recipe.compile:
+        for part in network.children():  # backbone, head: `scores` calls them in turn
+            part.compile()
     weights = class_weights(train_data, recipe.class_weights)
     run = Run(
         recipe=recipe,
         fabric=fabric,
         model=model,
         optimizer=optimizer,
-        loader=fabric.setup_dataloaders(loader),
+        loader=fabric.setup_dataloaders(loader, use_distributed_sampler=False),
+        batches=batches,
         train_data=train_data,
         val_data=val_data,
         class_weights=None if weights is None else weights.to(fabric.device),
         folder=folder,
         taken=taken,
-        iterations=recipe.iterations or max(1, math.ceil(recipe.epochs * len(loader))),
+        iterations=recipe.iterations
+        or max(1, math.ceil(recipe.epochs * (len(batches) // recipe.accumulate))),
+        saved=time.monotonic(),
     )
+    if recipe.ema is not None:
+        run.average = MovingAverage(network, recipe.ema)
+    if state:
+        restore(run, state)
     folder.mkdir(parents=True, exist_ok=True)
-    write_recipe(recipe, folder / "recipe.yaml")
+    if fabric.is_global_zero:
+        sweep(folder)
+        if of and folder != of:
+            for path in [*of.glob("*.safetensors"), *of.glob("state.pt")]:
+                shutil.copy2(path, folder)
+        write_recipe(recipe, folder / "recipe.yaml")
+    begin_log(run)
     return run
 
 
@@ -190,7 +237,7 @@ def start(network: nn.Module, recipe: Recipe, data: SegmentationDataset) -> Take
 
     def pictures() -> Tensor:
         indices = np.linspace(0, len(data) - 1, min(START_PICTURES, len(data))).astype(int)
-        return collate([data[int(index)] for index in indices])[0]
+        return collate([(data[int(index)], []) for index in indices]).images
 
     return initialise(network, recipe.init, pictures)
 
@@ -208,57 +255,83 @@ def pick_precision(recipe: Recipe) -> str:
 
 
 def train_epoch(run: Run, watcher: Watcher | None = None) -> None:
-    """One pass over the training set, or what is left of the iterations."""
-    recipe, network = run.recipe, run.network
-    mean, std = (
-        torch.tensor(values, device=run.fabric.device).view(-1, 1, 1)
-        for values in (run.metadata.normalization.mean, run.metadata.normalization.std)
-    )
-    set_training_mode(network, bool(recipe.freeze_bn))
-    window: list[float] = []
+    """One pass over the training set, or what is left of it or of the iterations."""
+    recipe = run.recipe
+    run.network.train()
+    run.batches.begin(run.epoch, run.batch)
     started = time.perf_counter()
-    for images, masks in run.loader:
-        rate = learning_rate(run)
-        x = ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-        loss = losses.segmentation_loss(
-            run.model.scores(x),
-            masks,
-            loss=recipe.loss,
-            options=loss_options(recipe),
-            loss_at=recipe.loss_at or "labels",
-            class_weights=run.class_weights,
-            ignore_index=run.train_data.labels.ignore_index,
-            aux_weight=recipe.aux_weight,
-            align_corners=network.align_corners,
-        )
-        run.optimizer.zero_grad()
-        run.fabric.backward(loss)
-        run.optimizer.step()
-        run.iteration += 1
-        window.append(loss.item())
-        if not math.isfinite(window[-1]):
-            raise InputError(
-                f"the loss became {window[-1]} at iteration {run.iteration}: lower --learning_rate "
-                f"(now {recipe.learning_rate:g}) or raise --warmup"
-            )
-        now = time.perf_counter()
-        run.seconds, started = run.seconds + now - started, now
-        if run.iteration % LOG_EVERY == 0 or run.iteration == run.iterations:
-            run.loss = sum(window) / len(window)
-            window.clear()
-            log(run, loss=run.loss, learning_rate=rate)
+    # nothing to load where a state was kept after the last step and before the measurement
+    for step in steps(run.loader, recipe.accumulate) if run.iteration < run.iterations else ():
+        note_broken(run, [line for batch in step for line in batch.broken])
+        with whole_step():
+            rate = learning_rate(run)
+            loss = take_step(run, step)
+            run.iteration += 1
+            run.batch += len(step)
+            run.window.append(loss)
+            if not math.isfinite(loss):
+                raise not_finite(run, loss, step)
+            now = time.perf_counter()
+            run.seconds, started = run.seconds + now - started, now
+            if run.iteration % LOG_EVERY == 0 or run.iteration == run.iterations:
+                run.loss = sum(run.window) / len(run.window)
+                run.window.clear()
+                log(run, loss=run.loss, learning_rate=rate)
+        if is_due(run):
+            keep(run)
         if watcher:
             watcher.stepped(run)
         if run.iteration >= run.iterations:
             break
-    run.epoch += 1
+    with whole_step():
+        run.epoch, run.batch = run.epoch + 1, 0
+
+
+def take_step(run: Run, step: list[Batch]) -> float:
+    """One step of the optimiser along the mean of the batches' losses, which is returned."""
+    recipe, fabric = run.recipe, run.fabric
+    mean, std = (
+        torch.tensor(values, device=fabric.device).view(-1, 1, 1)
+        for values in (run.metadata.normalization.mean, run.metadata.normalization.std)
+    )
+    run.optimizer.zero_grad()
+    total = 0.0
+    for number, batch in enumerate(step, 1):
+        x = ((batch.images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        with fabric.no_backward_sync(run.model, enabled=number < len(step) and fabric.world_size > 1):
+            loss = losses.segmentation_loss(
+                run.model.scores(x),
+                batch.masks,
+                loss=recipe.loss,
+                options=loss_options(recipe),
+                loss_at=recipe.loss_at or "labels",
+                class_weights=run.class_weights,
+                ignore_index=run.train_data.labels.ignore_index,
+                aux_weight=recipe.aux_weight,
+                align_corners=run.network.align_corners,
+            )
+            fabric.backward(loss / len(step) if len(step) > 1 else loss)
+        total += loss.item()
+    if recipe.clip_gradients is not None:
+        fabric.clip_gradients(
+            run.model, run.optimizer, max_norm=recipe.clip_gradients, error_if_nonfinite=False
+        )
+    run.optimizer.step()
+    if run.average:
+        run.average.update(run.network)
+    return total / len(step)
 
 
 def evaluate_run(run: Run) -> Metrics:
     """Measure on the validation set; log, draw the samples, keep `last` and, where it is better, `best`."""
-    predictor = Predictor(run.network, scales=(1.0,), flip=False, device=str(run.fabric.device))
+    predictor = Predictor(run.measured, scales=(1.0,), flip=False, device=str(run.fabric.device))
     predictor.crf = None
-    metrics = evaluate(predictor, run.val_data, limit=run.recipe.max_val)
+    broken: list[str] | None = [] if run.recipe.skip_broken else None
+    try:
+        metrics = evaluate(predictor, run.val_data, limit=run.recipe.max_val, broken=broken)
+    except InputError as error:
+        raise DataError(str(error)) from None
+    note_broken(run, broken or [])
     log(run, miou=metrics.miou, pixel_accuracy=metrics.pixel_accuracy)
     draw_samples(run, predictor)
     scores = metrics.to_dict()
@@ -268,6 +341,8 @@ def evaluate_run(run: Run) -> Metrics:
     if metrics.miou > run.best_miou:
         run.best_miou = metrics.miou
         save(run, "best")
+    run.evaluated = run.iteration
+    save_state(run)
     return metrics
 
 
@@ -308,59 +383,3 @@ def learning_rate(run: Run) -> float:
     for group in run.optimizer.param_groups:
         group["lr"] = rate * group["multiple"]
     return rate
-
-
-def set_training_mode(network: nn.Module, freeze_bn: bool) -> None:
-    """`network.train()`, with batch norm left at its running statistics, scales and shifts where it is frozen."""
-    network.train()
-    for module in network.modules():
-        if freeze_bn and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval().requires_grad_(False)
-
-
-def collate(samples: list[Any]) -> tuple[Tensor, Tensor]:
-    """(N, 3, H, W) uint8 pictures and (N, H, W) int64 masks."""
-    images = torch.stack([sample.image.as_subclass(Tensor) for sample in samples])
-    masks = torch.stack([sample.mask.as_subclass(Tensor) for sample in samples])
-    return images, masks.long()
-
-
-def save(run: Run, name: str) -> None:
-    if run.fabric.is_global_zero:
-        checkpoint.save(run.network, run.folder / f"{name}.safetensors")
-
-
-def draw_samples(run: Run, predictor: Predictor) -> None:
-    """A panel of fixed validation pictures with truth and prediction."""
-    labels = run.metadata.labels
-    rows = []
-    for index in np.linspace(0, len(run.val_data) - 1, min(SAMPLES, len(run.val_data))).astype(int):
-        sample = run.val_data[int(index)]
-        image = sample.image.permute(1, 2, 0).numpy()
-        prediction = predictor.predict(image).labels
-        rows.append([image, colourize(sample.mask.numpy(), labels), overlay(image, prediction, labels)])
-    sheet = panel(rows, ("picture", "truth", "prediction"), labels)
-    (run.folder / "samples").mkdir(exist_ok=True)
-    Image.fromarray(sheet).save(run.folder / "samples" / f"{run.iteration:06d}.png")
-
-
-def tensorboard(folder: Path) -> list[Any]:
-    """A TensorBoard log in the run's folder, where the package is installed; log.csv is always written."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return []
-    return [TensorBoardLogger(folder, name="tensorboard", version="")]
-
-
-def log(run: Run, **values: float) -> None:
-    """A row in log.csv, and the same to TensorBoard."""
-    row = {"iteration": run.iteration, "epoch": run.epoch, "seconds": round(run.seconds, 2), **values}
-    run.history.append(row)
-    columns = ("iteration", "epoch", "seconds", "loss", "learning_rate", "miou", "pixel_accuracy")
-    path = run.folder / "log.csv"
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
-    run.fabric.log_dict(values, step=run.iteration)

@@ -41,6 +41,8 @@ def run(given: Namespace) -> None:
         )
     terminal.say(evaluation.table(metrics))
     terminal.say(evaluation.summary(metrics))
+    if warning := evaluation.collapsed(metrics):
+        terminal.say(f"warning: {warning}")
     path = Path(given.json) if given.json else checkpoint.with_name(f"{checkpoint.stem}_{given.split}.json")
     evaluation.write_json(
         path, metrics, predictor, checkpoint=str(checkpoint), data=given.data, split=given.split

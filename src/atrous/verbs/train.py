@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -18,22 +20,34 @@ def arguments(words: Sequence[str]) -> Parser:
     parser.add_argument(
         "--recipe", help="settings by name, such as v3plus_resnet101_voc, or a YAML file; flags win over it"
     )
+    parser.add_argument("--resume", help="folder of a run that was stopped: go on as if it had not been")
     parser.add_argument("--print_config", nargs="?", const="", help="print the settings in full and stop")
     parser.add_class_arguments(Recipe, skip={"data"})
     after = [*words[1:], ""]
     for word, following in zip(words, after, strict=True):
         flag, equals, value = word.partition("=")
-        if flag == "--recipe":
-            recipe = to_dict(read_recipe(value if equals else following))
+        if flag in ("--recipe", "--resume"):
+            place = Path(value if equals else following)
+            if flag == "--resume" and not (place / "recipe.yaml").exists():
+                raise InputError(f"{place}: no run to resume here (recipe.yaml is missing)")
+            recipe = to_dict(read_recipe(place / "recipe.yaml" if flag == "--resume" else place))
             parser.set_defaults({key: value for key, value in recipe.items() if value is not None})
     return parser
 
 
 def run(given: Namespace) -> None:
-    values = {key: value for key, value in vars(given).items() if key not in ("recipe", "print_config")}
+    values = {
+        key: value for key, value in vars(given).items() if key not in ("recipe", "resume", "print_config")
+    }
     recipe = Recipe(**values)
     if recipe.data is None:
         raise InputError('which data? give a folder, or "scenes" for the built-in drawn data set')
+    changes: dict[str, Any] = {}
+    if given.resume:
+        if given.recipe:
+            raise InputError("--resume goes on with the run's own recipe: leave out --recipe")
+        stored = to_dict(read_recipe(Path(given.resume) / "recipe.yaml"))
+        changes = {key: values[key] for key, value in to_dict(recipe).items() if value != stored[key]}
     if given.print_config is not None:
         import yaml
 
@@ -42,10 +56,10 @@ def run(given: Namespace) -> None:
     import logging
 
     from atrous import terminal
-    from atrous.train import train
+    from atrous.train import resume, train
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what we say in one line
     terminal.check_writable(recipe.out)
     with terminal.TrainingDisplay() as display:
-        run = train(recipe, display)
+        run = resume(given.resume, display, **changes) if given.resume else train(recipe, display)
     terminal.say(f"best mIoU {run.best_miou:.4f}   checkpoint {run.folder / 'best.safetensors'}")

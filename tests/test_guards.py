@@ -1,0 +1,206 @@
+"""What goes wrong in the middle of a run: one clear line, and the run's last good state is kept."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import atrous
+from atrous import checkpoint, evaluation, state
+from atrous import train as training
+from atrous.batches import Batch
+from atrous.cli import main
+from atrous.config import Recipe
+from atrous.data import SCENES
+from atrous.errors import InputError
+from atrous.metrics import ConfusionMatrix
+from atrous.run import Run
+
+
+def recipe(folder: Path, **settings: Any) -> Recipe:
+    small: dict[str, Any] = {
+        "data_options": {"length": 8, "size": [32, 32]},
+        "backbone": "mobilenet_v2",
+        "model_options": {"width": 0.25, "separable": True},
+        "crop_size": 32,
+        "batch_size": 4,
+        "iterations": 4,
+        "workers": 0,
+        "device": "cpu",
+        "precision": "32-true",
+        "max_val": 2,
+        "out": str(folder),
+    }
+    return Recipe(**(small | settings))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Ten pictures with masks, 0.jpg to 9.jpg."""
+    random = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for i in range(10):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[:, : 5 + 3 * i] = 1
+        pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{i}.jpg")
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{i}.png")
+    return tmp_path / "data"
+
+
+class After:
+    """Does something after the first step."""
+
+    def __init__(self, act: Any) -> None:
+        self.act = act
+
+    def started(self, run: Run) -> None: ...
+    def evaluated(self, run: Run, metrics: object) -> None: ...
+    def stepped(self, run: Run) -> None:
+        if run.iteration == 1:
+            self.act(run)
+
+
+def test_a_loss_that_is_no_number_names_its_pictures(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"iteration (\d+).*scene_train_0000\d, .*not_finite\.json"):
+        training.train(recipe(tmp_path / "run", learning_rate=1e20, iterations=10))
+    report = json.loads((tmp_path / "run" / "not_finite.json").read_text())
+    assert len(report["pictures"]) == 4
+    assert set(report["pictures"]) <= {f"scene_train_{i:05d}" for i in range(8)}
+    kept = state.read_state(tmp_path / "run")
+    if kept:  # of an evaluation before it
+        assert all(value.isfinite().all() for value in kept["network"].values())
+
+
+def test_only_void_pixels_teach_nothing(tmp_path: Path) -> None:
+    run = training.set_up(recipe(tmp_path, weight_decay=0.0, momentum=0.0))
+    run.network.train()
+    before = [value.detach().clone() for value in run.network.parameters()]
+    void = torch.full((4, 32, 32), 255)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    training.learning_rate(run)
+    assert training.take_step(run, [Batch(images, void, ["a"] * 4, [])]) == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, run.network.parameters(), strict=True))
+
+
+def test_one_picture_makes_a_batch(tmp_path: Path) -> None:
+    """Data smaller than a batch goes round; and in a batch of one, image pooling leaves batch norm a single value."""
+    run = training.train(recipe(tmp_path / "few", iterations=1, data_options={"length": 1, "size": [32, 32]}))
+    assert 0 < run.loss < 20
+    run = training.train(recipe(tmp_path / "one", iterations=1, batch_size=1))
+    assert 0 < run.loss < 20
+
+
+def test_a_collapsed_prediction_is_warned_of(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    confusion = ConfusionMatrix(9)
+    truth = np.arange(9).reshape(3, 3)
+    confusion.update(truth, np.full((3, 3), 4))
+    warning = evaluation.collapsed(confusion.metrics(SCENES.names))
+    assert warning
+    assert "every pixel is predicted as 'tree', though the truth has 9 classes" in warning
+    confusion.update(truth, np.where(truth == 0, 3, 4))
+    assert evaluation.collapsed(confusion.metrics(SCENES.names)) is None
+    plain = ConfusionMatrix(9)
+    plain.update(np.zeros((3, 3), int), np.zeros((3, 3), int))
+    assert evaluation.collapsed(plain.metrics(SCENES.names)) is None
+
+    model = atrous.create_model("deeplab_v3plus", backbone="mobilenet_v2", num_classes=9, width=0.25)
+    with torch.no_grad():
+        model.classifier.bias[2] = 1e4
+    atrous.save(model, tmp_path / "road.safetensors", checkpoint.Metadata(SCENES))
+    main(["evaluate", str(tmp_path / "road.safetensors"), "scenes", "--data_options.length", "2"])
+    assert "every pixel is predicted as 'road'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("writer", ["state", "checkpoint"])
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
+    """The state of the first evaluation stays, whole; with room again the run goes on from it."""
+    save_file, save = checkpoint.save_file, torch.save
+
+    def full(content: Any, to: Any, *rest: Any) -> None:
+        if writer == "state":
+            to.write(b"half a state")
+        else:
+            Path(to).write_bytes(b"half a checkpoint")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill(run: Run) -> None:
+        state.keep(run)
+        monkeypatch.setattr(torch, "save", full) if writer == "state" else None
+        monkeypatch.setattr(checkpoint, "save_file", full) if writer == "checkpoint" else None
+
+    name = "state.pt" if writer == "state" else "last.safetensors"
+    with pytest.raises(InputError, match=rf"{name}: could not be written .*No space left.*--resume"):
+        training.train(recipe(tmp_path / "run"), After(fill))
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+    kept = state.read_state(tmp_path / "run")
+    assert kept
+    assert kept["progress"]["iteration"] == 1
+    assert atrous.load(tmp_path / "run" / "last.safetensors")
+    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+    assert training.resume(tmp_path / "run").iteration == 4
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_vanishes(pictures: Path, tmp_path: Path, workers: int) -> None:
+    def vanish(run: Run) -> None:
+        for pair in run.train_data.pairs[:3]:
+            pair.image.rename(pair.image.with_suffix(".away"))
+
+    settings: dict[str, Any] = {
+        "data": str(pictures),
+        "data_options": {},
+        "workers": workers,
+        "iterations": 12,
+    }
+    with pytest.raises(InputError, match=r"images/\d\.jpg: .*--skip_broken.*atrous train --resume") as error:
+        training.train(recipe(tmp_path / "run", **settings), After(vanish))
+    assert len(str(error.value).splitlines()) == 1
+    kept = state.read_state(tmp_path / "run")
+    assert kept
+    assert 1 <= kept["progress"]["iteration"] < 12
+    for path in (pictures / "images").glob("*.away"):
+        path.rename(path.with_suffix(".jpg"))
+    assert training.resume(tmp_path / "run").iteration == 12
+
+
+def test_skip_broken_goes_on_and_lists_them(pictures: Path, tmp_path: Path) -> None:
+    def damage(run: Run) -> None:
+        for pair in (*run.train_data.pairs[:2], *run.val_data.pairs[:1]):
+            pair.image.write_bytes(pair.image.read_bytes()[:200])
+
+    data_options = {"val_fraction": 0.3}
+    settings: dict[str, Any] = {"data": str(pictures), "data_options": data_options, "iterations": 6}
+    run = training.train(recipe(tmp_path / "run", skip_broken=True, **settings), After(damage))
+    assert run.iteration == 6
+    listed = (tmp_path / "run" / "broken.txt").read_text().splitlines()
+    damaged = [path for path in (pictures / "images").iterdir() if path.stat().st_size == 200]
+    assert len(listed) == len(damaged) == 3
+    assert {line.split(":")[0] for line in listed} == {str(path) for path in damaged}
+    assert run.metadata.scores["pictures"] == 1
+
+
+def test_a_loading_process_that_dies(pictures: Path, tmp_path: Path) -> None:
+    def kill(run: Run) -> None:
+        import multiprocessing
+
+        for process in multiprocessing.active_children():
+            os.kill(process.pid or 0, signal.SIGKILL)
+
+    settings: dict[str, Any] = {"data": str(pictures), "data_options": {}, "workers": 1, "iterations": 12}
+    with pytest.raises(InputError, match=r"a process that loads pictures died .*lower --workers.*--resume"):
+        training.train(recipe(tmp_path / "run", **settings), After(kill))
+    kept = state.read_state(tmp_path / "run")
+    assert kept
+    assert kept["progress"]["iteration"] >= 1
