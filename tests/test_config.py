@@ -22,7 +22,7 @@ def test_every_model_has_its_papers_settings() -> None:
         open_questions = {key for key, value in values.items() if value is None}
         assert open_questions <= {
             "backbone", "output_stride", "pretrained", "init", "longer_side", "out", "iterations", "workers",
-            "evaluate_every", "max_val",
+            "evaluate_every", "max_val", "ema", "clip_gradients", "save_every",
         }  # fmt: skip
 
 

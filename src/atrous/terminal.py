@@ -123,7 +123,10 @@ class TrainingDisplay(Bar):
             say(escape(id_map))
         if run.taken:
             say(str(run.taken))
-        say(f"run folder {run.folder}" + (f", goes on after iteration {run.iteration}" if run.iteration else ""))
+        say(
+            f"run folder {run.folder}"
+            + (f", goes on after iteration {run.iteration}" if run.iteration else "")
+        )
         longest = max(run.val_data[0].image.shape[-2:])
         if recipe.longer_side is None and longest > LARGE_PHOTO:
             say(
