@@ -16,6 +16,8 @@ from atrous.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
+ORIENTATION = 0x0112  # EXIF
+
 # Entries of a colour map that mean "leave this pixel out" rather than a class.
 VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
 
@@ -95,6 +97,17 @@ def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:
             f"{path}: mask values from {values.min()} to {values.max()}: only 0..65535 are understood"
         )
     return values.astype(np.uint8 if values.max(initial=0) <= 255 else np.int32)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture as `read_image` gives it, from the head of the file; InputError as there."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # by a quarter
+    except Exception:  # read_image says what is wrong with it
+        height, width, turned = *read_image(path).shape[:2], False
+    return (width, height) if turned else (height, width)
 
 
 def has_colours(path: Path) -> bool:
