@@ -316,3 +316,54 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         with pytest.raises(SystemExit) as stopped:
             main(["data", *words])
         assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def places(node: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) in a JSON value."""
+    keys = list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else []
+    return [pair for key in keys for pair in [(node, key), *places(node[key])]]
+
+
+def test_damage_never_ends_in_another_error(tmp_path: Path) -> None:
+    """Copies with a value exchanged, or cut off, convert or are refused; no part of a folder stays."""
+    one = tmp_path / "labelme"
+    dog, triangle = shape("dog", "circle", [[8, 6], [8, 7]]), shape("x", None, [[0, 0], [5, 0], [5, 5]])
+    labelme(one / "a.json", [dog, triangle], "a.jpg")
+    write_picture(one / "a.jpg", 1, SIZE)
+    write_picture(tmp_path / "cvat" / "images" / "a.jpg", 1, SIZE)
+    xml = tmp_path / "cvat" / "annotations.xml"
+    xml.write_text(
+        '<annotations><image id="0" name="a.jpg" width="10" height="8"><box label="t" xtl="1" ytl="1" xbr="4" '
+        'ybr="3"/><mask label="t" rle="1, 2, 3" left="6" top="5" width="3" height="2" z_order="0"/></image>'
+        "</annotations>"
+    )
+    rng = np.random.default_rng(0)
+    odd = [None, "x", -1, [], {}, 10**30, float("inf"), True, 0.5, [[1]], {"size": 3}, "a\0b", "../a.jpg"]
+    outcomes = {True: 0, False: 0}
+    for path in (write_coco(tmp_path / "coco", coco()), one / "a.json", xml):
+        text = path.read_text()
+        for _ in range(80):
+            if path == xml:
+                digits = [place for place, letter in enumerate(text) if letter.isdigit()]
+                place = digits[int(rng.integers(len(digits)))]
+                changed = (
+                    text[:place]
+                    + str(rng.choice(["-", "9999999999", "x", "", "1e9", "nan"]))
+                    + text[place + 1 :]
+                )
+            else:
+                content = json.loads(text)
+                found = places(content)
+                node, key = found[int(rng.integers(len(found)))]
+                node[key] = odd[int(rng.integers(len(odd)))]
+                changed = json.dumps(content)
+            path.write_text(changed if rng.random() < 0.95 else changed[: int(rng.integers(len(changed)))])
+            try:
+                convert(path.parent, tmp_path / "out")
+                outcomes[True] += 1
+                for file in sorted((tmp_path / "out").rglob("*"), reverse=True):
+                    file.rmdir() if file.is_dir() else file.unlink()
+            except InputError:
+                outcomes[False] += 1
+            assert {p.name for p in tmp_path.iterdir()} <= {"coco", "cvat", "labelme", "out"}
+    assert min(outcomes.values()) > 40

@@ -60,4 +60,7 @@ def read_json(path: Path) -> Any:
 def find_picture(name: str, folders: Sequence[Path]) -> Path | None:
     """The first file `name` in any of the folders; Windows' backslashes are understood."""
     relative = name.replace("\\", "/")
-    return next((folder / relative for folder in folders if (folder / relative).is_file()), None)
+    try:
+        return next((folder / relative for folder in folders if (folder / relative).is_file()), None)
+    except OSError:  # a name too long to be one
+        return None

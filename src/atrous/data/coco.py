@@ -36,12 +36,14 @@ def read_coco(path: Path, content: dict[str, Any], images: Path | None = None) -
             number, name = int(category["id"]), str(category["name"])
             names[number] = name if name not in names.values() else f"{name} {number}"
             found.ids[names[number]] = number
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: categories: each needs an id and a name ({error})") from None
     found.labels = list(found.ids)
 
     by_image: dict[Any, list[tuple[int, Any]]] = defaultdict(list)
-    known = {image.get("id") for image in content["images"] if isinstance(image, dict)}
+    known = {
+        image["id"] for image in content["images"] if isinstance(image, dict) and _is_id(image.get("id"))
+    }
     for place, annotation in enumerate(content["annotations"]):
         try:
             image, category, shape = (annotation[k] for k in ("image_id", "category_id", "segmentation"))
@@ -54,8 +56,9 @@ def read_coco(path: Path, content: dict[str, Any], images: Path | None = None) -
         except TypeError:
             found.problems.append(f"{path}: annotation {place}: not an object with image_id and category_id")
             continue
-        if image not in known or category not in names:
-            what = f"image_id {image}" if image not in known else f"category_id {category}"
+        if not _is_id(image) or image not in known or not _is_id(category) or category not in names:
+            strange = not _is_id(image) or image not in known
+            what = f"image_id {image}" if strange else f"category_id {category}"
             found.problems.append(f"{path}: annotation {place}: {what} is not in the file's lists")
         elif not shape:
             found.left_out["annotations without an outline"] += 1
@@ -66,8 +69,10 @@ def read_coco(path: Path, content: dict[str, Any], images: Path | None = None) -
     for place, image in enumerate(content["images"]):
         try:
             name, number = str(image["file_name"]), image["id"]
+            if not _is_id(number):
+                raise ValueError
             size = (int(image["height"]), int(image["width"])) if "height" in image else None
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             found.problems.append(f"{path}: image {place}: needs id, file_name, height and width")
             continue
         file = find_picture(name, folders)
@@ -77,6 +82,10 @@ def read_coco(path: Path, content: dict[str, Any], images: Path | None = None) -
         regions = partial(_regions, by_image.get(number, []), names, size)
         found.pictures.append(Picture(name, file, regions, size))
     return found
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, str))
 
 
 def _folders(path: Path) -> list[Path]:
@@ -106,7 +115,7 @@ def _regions(
                 regions.append(Region(label, [read_polygon(outline) for outline in shape], below=below))
             else:
                 raise ValueError("a segmentation that is neither polygons nor run lengths")
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             missing = isinstance(error, (KeyError, TypeError))
             what = "run lengths without size and counts" if missing else str(error)
             raise ValueError(f"annotation {place}: {what}") from None

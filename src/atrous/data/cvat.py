@@ -94,5 +94,5 @@ def _region(shape: ElementTree.Element) -> Region:
         return Region(label, patch=decode_runs(counts, height, width, "rows"), corner=(left, top))
     except KeyError as error:
         raise ValueError(f"{kind} ({label}): no {error}") from None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{kind} ({label}): {error}") from None

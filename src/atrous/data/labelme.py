@@ -48,7 +48,7 @@ def read_labelme(
             continue
         shapes = []
         for place, shape in enumerate(content["shapes"]):
-            kind = (shape.get("shape_type") or "polygon") if isinstance(shape, dict) else None
+            kind = str(shape.get("shape_type") or "polygon") if isinstance(shape, dict) else None
             if kind is None or "label" not in shape:
                 found.problems.append(f"{path}: shape {place}: no label")
             elif kind in WITHOUT_AREA:
@@ -92,7 +92,7 @@ def _regions(shapes: list[tuple[int, str, str, Any, Any]]) -> list[Region]:
     for place, label, kind, values, mask in shapes:
         try:
             regions.append(_region(label, kind, values, mask))
-        except (ValueError, OSError, TypeError) as error:
+        except (ValueError, OSError, TypeError, OverflowError, SyntaxError) as error:
             raise ValueError(f"shape {place} ({label}): {error}") from None
     return regions
 
