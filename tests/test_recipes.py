@@ -284,3 +284,12 @@ def test_a_wheel_would_hold_the_recipes() -> None:
     top = Path(__file__).parents[1]
     assert RECIPES.resolve() == (top / "recipes").resolve()
     assert '"recipes/*.yaml"' in (top / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("name", PAPER_RECIPES)
+def test_the_page_lists_it_with_the_header_s_numbers(name: str) -> None:
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    numbers = re.search(r"^# paper: (.+?)   ours: (.+)$", text, re.MULTILINE)
+    assert numbers is not None
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert f"| [{name}](../recipes/{name}.yaml) | {numbers[1]} | {numbers[2]} |" in page
