@@ -5,6 +5,9 @@ So an epoch can be entered in its middle, and any number of loading processes gi
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -133,11 +136,12 @@ def steps(loader: Any, per_step: int = 1) -> Iterator[list[Batch]]:
     batches = iter(loader)
     while True:
         try:
-            step = list(islice(batches, per_step))
-        except RuntimeError as error:
-            if "worker" not in str(error):
+            with own_child_signal():
+                step = list(islice(batches, per_step))
+        except (RuntimeError, OSError, EOFError) as error:  # the last two: its connection was cut
+            if isinstance(error, RuntimeError) and "worker" not in str(error):
                 raise
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
                 f"a process that loads pictures died ({reason}): where memory ran out, lower --workers"
             ) from None
@@ -147,6 +151,21 @@ def steps(loader: Any, per_step: int = 1) -> Iterator[list[Batch]]:
             if not batch.names:
                 raise DataError(f"{batch.broken[-1]}; mend it, or leave such out with --skip_broken")
         yield step
+
+
+@contextlib.contextmanager
+def own_child_signal() -> Iterator[None]:
+    """The handler of SIGCHLD that is there stays. A DataLoader sets one that raises as soon as a process of its own
+    died, in the middle of a step too; it looks after them anyway when it is asked for a batch.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def class_pixels(
