@@ -239,6 +239,26 @@ def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         read_recipe("runs/quick")
 
 
+def test_what_a_recipe_leaves_to_its_user(
+    tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = str(drawn / "voc")
+    for words, message in (
+        (["--recipe", "quick"], "which data? give a folder"),
+        (
+            [data, "--recipe", "v3_resnet101_os8_voc", "--device", "cpu"],
+            "v3_resnet101_os16_voc/last.safetensors",
+        ),
+        ([data, "--recipe", "quick", "--init", "x.pth"], "give one, and null for the recipe's other"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["train", *words])
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("recipe.yaml"))
+
+
 def test_a_bare_name_and_flags_that_win(
     tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

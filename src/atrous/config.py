@@ -216,7 +216,9 @@ class Recipe:
         choose("model", self.model, PAPERS)
         paper = dict(PAPERS[self.model])
         if self.pretrained is not None and self.init is not None:
-            raise InputError("pretrained and init are two ways to start: give one")
+            raise InputError(
+                "pretrained and init are two ways to start: give one, and null for the recipe's other"
+            )
         if self.pretrained is None and self.init is None:
             paper["freeze_bn"] = False  # statistics that nobody trained are not worth keeping
         blank = {key: value for key, value in paper.items() if getattr(self, key) is None}
@@ -296,6 +298,11 @@ def read_recipe(given: str | Path) -> Recipe:
     InputError where there is none, and for a file that is no YAML mapping or has an unknown key.
     """
     path = find_recipe(given)
+    return from_dict(Recipe, read_settings(path), str(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file as they are; InputError where it is missing or no mapping."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -304,7 +311,7 @@ def read_recipe(given: str | Path) -> Recipe:
         raise InputError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: a recipe is a list of `key: value` lines")
-    return from_dict(Recipe, values, str(path))
+    return values
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:

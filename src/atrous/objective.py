@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from atrous import losses
+from atrous.batches import class_pixels
 from atrous.config import Recipe
 from atrous.data.base import SegmentationDataset
 from atrous.errors import InputError, choose
@@ -30,7 +30,9 @@ def loss_options(recipe: Recipe) -> dict[str, dict[str, float]]:
     }
 
 
-def class_weights(data: SegmentationDataset, kind: str | Sequence[float]) -> Tensor | None:
+def class_weights(
+    data: SegmentationDataset, kind: str | Sequence[float], skip_broken: bool = False
+) -> Tensor | None:
     """One weight for each class: those given, or from the pixel shares of all training masks; None for "none"."""
     if kind == "none":
         return None
@@ -42,11 +44,5 @@ def class_weights(data: SegmentationDataset, kind: str | Sequence[float]) -> Ten
             )
         return torch.tensor(kind, dtype=torch.float32)
     choose("class_weights", kind, ("none", "median", "enet", "inverse"))
-    pixels = np.zeros(len(data.labels), np.int64)
-    of_pictures = np.zeros(len(data.labels), np.int64)
-    for index in range(len(data)):
-        mask = data.mask(index)
-        counts = np.bincount(mask[mask != data.labels.ignore_index].ravel(), minlength=len(pixels))
-        pixels += counts
-        of_pictures += (counts > 0) * counts.sum()
-    return losses.class_weights_from_shares(torch.from_numpy(pixels), torch.from_numpy(of_pictures), kind)
+    pixels, labelled = (torch.from_numpy(counts) for counts in class_pixels(data, skip_broken))
+    return losses.class_weights_from_shares(pixels.sum(0), labelled @ (pixels > 0).long(), kind)

@@ -198,7 +198,7 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
     if recipe.compile:
         for part in network.children():  # backbone, head: `scores` calls them in turn
             part.compile()
-    weights = class_weights(train_data, recipe.class_weights)
+    weights = class_weights(train_data, recipe.class_weights, recipe.skip_broken)
     run = Run(
         recipe=recipe,
         fabric=fabric,

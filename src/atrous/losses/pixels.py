@@ -69,9 +69,8 @@ def focal(
     `class_weights` are its alpha; gamma 0 is cross entropy.
     """
     nll, truth = _labelled(logits, labels, ignore_index)
-    missed = -torch.expm1(-nll)  # 1 - p, exact where p is close to 1
-    if gamma < 1:  # the slope of the power is infinite at 0
-        missed = missed.clamp(min=torch.finfo(nll.dtype).eps)
+    least = torch.finfo(nll.dtype).eps if gamma < 1 else 0.0  # the power's slope at 0 is infinite below 1
+    missed = (-torch.expm1(-nll)).clamp(min=least)  # 1 - p, exact where p is close to 1
     return _mean(missed**gamma * nll, truth, class_weights)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from atrous.config import Recipe, read_recipe, to_dict
+from atrous.config import Recipe, find_recipe, read_recipe, read_settings, to_dict
 from atrous.errors import InputError
 from atrous.verbs.parser import Parser
 
@@ -30,7 +30,10 @@ def arguments(words: Sequence[str]) -> Parser:
             place = Path(value if equals else following)
             if flag == "--resume" and not (place / "recipe.yaml").exists():
                 raise InputError(f"{place}: no run to resume here (recipe.yaml is missing)")
-            recipe = to_dict(read_recipe(place / "recipe.yaml" if flag == "--resume" else place))
+            path = place / "recipe.yaml" if flag == "--resume" else find_recipe(place)
+            recipe = to_dict(read_recipe(path))
+            if "data" not in read_settings(path):
+                del recipe["data"]  # has to be given
             parser.set_defaults({key: value for key, value in recipe.items() if value is not None})
     return parser
 
