@@ -283,6 +283,16 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert before == sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*"))
 
 
+def test_train_and_val_are_two_commands(tmp_path: Path) -> None:
+    path = write_coco(tmp_path / "coco", coco())
+    for split in ("train", "val"):
+        convert(path, tmp_path / "mine" / split)
+    (tmp_path / "mine" / "classes.txt").write_text((tmp_path / "mine" / "train" / "classes.txt").read_text())
+    train, val = (open_dataset(tmp_path / "mine", split) for split in ("train", "val"))
+    assert len(train) == len(val) == 2 and train.labels.names[1:] == ("person or so", "cat", "dog")
+    assert train.labels == val.labels
+
+
 def test_pictures_of_one_name(tmp_path: Path) -> None:
     content = coco()
     content["images"][1]["file_name"] = "a.png"

@@ -88,13 +88,13 @@ class SegmentationDataset(Dataset[Sample]):
         """Mask `index`, (H, W) class numbers after `values`, not yet checked against the classes."""
         path = self.pairs[index].mask
         mask = read_mask(path, self.colours)
-        if self.closed:
-            present = np.flatnonzero(np.bincount(mask.ravel())).tolist()
-            if strange := [value for value in present if value not in self.values]:
-                raise InputError(
-                    f"{path}: mask values {', '.join(map(str, strange[:5]))} do not exist in {self.note}"
-                )
-        return replace_values(mask, self.values) if self.values else mask
+        if not self.values:
+            return mask
+        classes = replace_values(mask, self.values, closed=self.closed)
+        if self.closed and classes.min(initial=0) < 0:
+            strange = ", ".join(map(str, np.unique(mask[classes < 0])[:5]))
+            raise InputError(f"{path}: mask values {strange} do not exist in {self.note}")
+        return classes
 
     def describe(self) -> str:
         """One line: what the values in the files become, and which are ignored."""
@@ -134,9 +134,10 @@ def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.int32]:
     return np.uint8 if max(len(labels) - 1, labels.ignore_index) <= 255 else np.int32
 
 
-def replace_values(mask: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
-    """Exchange the values of a mask by a table; the rest stay."""
-    table = np.arange(max(256, int(mask.max(initial=0)) + 1), dtype=np.int32)
+def replace_values(mask: np.ndarray, values: Mapping[int, int], closed: bool = False) -> np.ndarray:
+    """Exchange the values of a mask by a table; the rest stay, or become -1 where the table is `closed`."""
+    size = max(256, int(mask.max(initial=0)) + 1)
+    table = np.full(size, -1, np.int32) if closed else np.arange(size, dtype=np.int32)
     for old, new in values.items():
         if old < len(table):
             table[old] = new

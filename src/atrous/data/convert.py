@@ -81,6 +81,7 @@ def convert(
     pictures = _checked(found)
     _refuse(conversion.problems, skip_broken)
 
+    out = out.absolute()
     partial = out.with_name(f".{out.name}-{os.getpid()}")
     for folder in ("images", "masks"):
         (partial / folder).mkdir(parents=True)

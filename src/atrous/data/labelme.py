@@ -31,13 +31,11 @@ def is_labelme(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
 
 
-def read_labelme(
-    root: Path, files: Sequence[Path], images: Path | None = None, progress: Any = None
-) -> Annotations:
+def read_labelme(root: Path, files: Sequence[Path], images: Path | None = None) -> Annotations:
     """Read LabelMe files below `root`. images: the pictures' folder; by default beside each file."""
     found = Annotations("LabelMe")
     labels: set[str] = set()
-    for done, path in enumerate(files, start=1):
+    for path in files:
         try:
             content = read_json(path)
         except InputError as error:
@@ -67,8 +65,6 @@ def read_labelme(
         size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         name = path.relative_to(root).with_suffix(".jpg").as_posix()
         found.pictures.append(Picture(name, file, partial(_regions, shapes), size, embedded))
-        if progress is not None:
-            progress(done, len(files))
     found.labels = sorted(labels)
     return found
 
@@ -92,7 +88,7 @@ def _regions(shapes: list[tuple[int, str, str, Any, Any]]) -> list[Region]:
     for place, label, kind, values, mask in shapes:
         try:
             regions.append(_region(label, kind, values, mask))
-        except (ValueError, OSError, TypeError, OverflowError, SyntaxError) as error:
+        except (ValueError, OSError, TypeError, OverflowError) as error:
             raise ValueError(f"shape {place} ({label}): {error}") from None
     return regions
 
@@ -112,8 +108,13 @@ def _region(label: str, kind: str, values: Any, mask: Any) -> Region:
         radius = float(np.hypot(*(rim - points[0])))
         return Region(label, [ellipse(x, y, radius, radius)])
     if kind == "mask" and isinstance(mask, str) and len(points):
-        picture = Image.open(io.BytesIO(base64.b64decode(mask)))
-        return Region(
-            label, patch=np.asarray(picture.convert("L")) > 0, corner=(int(points[0, 0]), int(points[0, 1]))
-        )
+        return Region(label, patch=_patch(mask), corner=(int(points[0, 0]), int(points[0, 1])))
     raise ValueError(f"a shape of the kind {kind!r}")
+
+
+def _patch(text: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+            return np.asarray(picture.convert("L")) > 0
+    except Exception as error:  # Pillow's readers raise nearly anything on damage
+        raise ValueError(f"a mask that is no picture ({error})") from None
