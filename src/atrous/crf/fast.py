@@ -108,7 +108,8 @@ class CompiledMeanField:
         lanes, blocks = row_shape(len(alive))
         stride = 8 * len(lanes) * blocks
         stack, order = self.stack, self.order
-        matrices = None if self.matrices is None else _rows_of(self.matrices, stride)
+        matrices = np.empty(0, np.float32) if self.matrices is None else _rows_of(self.matrices, stride)
+        no_kernels = np.empty(0, np.int64)
         logits = np.empty(n * stride, np.float32)
         rest, norm = np.zeros(n, np.float32), np.empty(n if softmax else 0, np.float32)
         rows, table = np.zeros(n * stride, np.uint16), np.empty(stack.num_vertices * stride, np.uint16)
@@ -128,11 +129,8 @@ class CompiledMeanField:
                 index = stack.index if iteration else stack.index[:, :0]
                 out = result if iteration == iterations else not_yet
                 given = (logits, rest, index, stack.slice_weight, table, rows, alive, order, out, norm)
-                if matrices is None:
-                    crew.run(kernels.update, n, lanes, blocks, *given)
-                else:
-                    begin = stack.begin if iteration else 0 * stack.begin
-                    crew.run(kernels.update_with_matrices, n, lanes, blocks, *given, begin, matrices)
+                begin = no_kernels if matrices.size == 0 else stack.begin if iteration else 0 * stack.begin
+                crew.run(kernels.update, n, lanes, blocks, *given, begin, matrices)
             if len(dead):
                 crew.run(kernels.fill_rest, self.blocks, dead, self.low, norm, result)
         return torch.from_numpy(result)
@@ -151,11 +149,11 @@ def _matrix(compatibility: float | Array, classes: int) -> Array:
 
 
 def _rows_of(matrices: Array, stride: int) -> Array:
-    """(K, C, C) matrices mu as `kernels.update_with_matrices` reads them: (K, C * stride)."""
+    """(K, C, C) matrices mu as `kernels.update` reads them."""
     count, classes, _ = matrices.shape
     rows = np.zeros((count, classes, stride), np.float32)
     rows[:, :, :classes] = -matrices.transpose(0, 2, 1)
-    return rows.reshape(count, classes * stride)
+    return rows.reshape(-1)
 
 
 def split_classes(largest: Array, reach: float) -> tuple[Array, Array]:

@@ -97,92 +97,78 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def update(lo, hi, lanes, blocks, logits, rest, index, weight, table, q, alive, order, result, norm):  # type: ignore[no-untyped-def]
+def update(  # type: ignore[no-untyped-def]
+    lo, hi, lanes, blocks, logits, rest, index, weight, table, q, alive, order, result, norm, begin, matrices
+):
     """Slice all kernels, add the unary logits, softmax: Q <- softmax(logits + sum_e weight * table[index]).
 
     Row i is point order[i]. rest: (N,) mass of the classes left out, on the scale where the largest unary logit is 0.
+    begin, matrices: empty for Potts terms; otherwise kernel k has the entries begin[k]..begin[k+1] of (K+1,), and its
+    message is multiplied by matrices[k * C + c] in row c, (K * C * stride,): -mu[:, c].
     The last time, `result` is (C, N), not empty: Q goes there as float32, and norm (N,) takes what the classes left out
-    are to be multiplied by.
+    are to be multiplied by; where norm is empty, the logits go there instead.
+
+    One function, however long: numba counts references to arrays at every call, and there is one for every point.
     """
     width = 8 * len(lanes)
     stride = width * blocks
     entries = index.shape[1]
-    scratch = np.empty(stride, np.float32)
+    kernels, classes = len(begin) - 1, len(alive)
+    scratch, message = np.empty(stride, np.float32), np.empty(stride, np.float32)
+    last, raw = len(result) > 0, len(norm) == 0
     for i in range(lo, hi):
         tops = row_load(lanes, logits, i * stride)
-        for b in range(blocks):
-            column = b * width
-            total = row_load(lanes, logits, i * stride + column)
-            for e in range(entries):
-                total = row_fma(
-                    weight[i, e], row_load(lanes, table, np.int64(index[i, e]) * stride + column), total
-                )
-            row_store(scratch, column, total)
-            tops = row_max(tops, total) if b > 0 else total
-        _softmax(i, lanes, blocks, scratch, row_top(tops), rest, q, alive, order, result, norm)
-
-
-@compiled
-def update_with_matrices(  # type: ignore[no-untyped-def]
-    lo, hi, lanes, blocks, logits, rest, index, weight, table, q, alive, order, result, norm, begin, matrices
-):
-    """`update` with a compatibility matrix for each kernel: logits - sum_k matrices[k] @ (kernel k's message).
-
-    begin: (K+1,), kernel k has the entries begin[k]..begin[k+1]. matrices: (K, C * stride), -mu[:, c] in row c.
-    """
-    width = 8 * len(lanes)
-    stride = width * blocks
-    scratch, message = np.empty(stride, np.float32), np.empty(stride, np.float32)
-    for i in range(lo, hi):
-        for b in range(blocks):
-            row_store(scratch, b * width, row_load(lanes, logits, i * stride + b * width))
-        for k in range(len(matrices)):
+        if kernels < 0:
             for b in range(blocks):
-                total = row_zero(lanes)
-                for e in range(begin[k], begin[k + 1]):
-                    at = np.int64(index[i, e]) * stride + b * width
-                    total = row_fma(weight[i, e], row_load(lanes, table, at), total)
-                row_store(message, b * width, total)
-            matrix = matrices[k]
+                column = b * width
+                total = row_load(lanes, logits, i * stride + column)
+                for e in range(entries):
+                    total = row_fma(
+                        weight[i, e], row_load(lanes, table, np.int64(index[i, e]) * stride + column), total
+                    )
+                row_store(scratch, column, total)
+                tops = row_max(tops, total) if b > 0 else total
+        else:
             for b in range(blocks):
-                total = row_load(lanes, scratch, b * width)
-                for c in range(len(alive)):
-                    total = row_fma(message[c], row_load(lanes, matrix, c * stride + b * width), total)
-                row_store(scratch, b * width, total)
-        tops = row_load(lanes, scratch, 0)
-        for b in range(1, blocks):
-            tops = row_max(tops, row_load(lanes, scratch, b * width))
-        _softmax(i, lanes, blocks, scratch, row_top(tops), rest, q, alive, order, result, norm)
-
-
-@compiled
-def _softmax(i, lanes, blocks, scratch, top, rest, q, alive, order, result, norm):  # type: ignore[no-untyped-def]
-    """The softmax of one row, whose largest number is `top`; see `update` for where it goes.
-
-    Where norm is empty but result is not, the row goes to `result` as it is.
-    """
-    width = 8 * len(lanes)
-    at = order[i]
-    if len(norm) == 0 and len(result) > 0:
-        for c in range(len(alive)):
-            result[alive[c], at] = scratch[c]
-        return
-    sums = row_zero(lanes)
-    for b in range(blocks):
-        value = row_exp(row_load(lanes, scratch, b * width), top)
-        row_store(scratch, b * width, value)
-        sums = row_add(sums, value)
-    total_mass = row_sum(sums)
-    if rest[at] > 0:
-        total_mass += rest[at] * _exp(-top)
-    if len(result) > 0:
-        for c in range(len(alive)):
-            result[alive[c], at] = scratch[c] / total_mass
-        norm[at] = _exp(-top) / total_mass
-    else:
-        scale = np.float32(ONE) / total_mass
+                row_store(scratch, b * width, row_load(lanes, logits, i * stride + b * width))
+            for k in range(kernels):
+                for b in range(blocks):
+                    total = row_zero(lanes)
+                    for e in range(begin[k], begin[k + 1]):
+                        at_row = np.int64(index[i, e]) * stride + b * width
+                        total = row_fma(weight[i, e], row_load(lanes, table, at_row), total)
+                    row_store(message, b * width, total)
+                for b in range(blocks):
+                    total = row_load(lanes, scratch, b * width)
+                    for c in range(classes):
+                        at_row = (k * classes + c) * stride + b * width
+                        total = row_fma(message[c], row_load(lanes, matrices, at_row), total)
+                    row_store(scratch, b * width, total)
+            tops = row_load(lanes, scratch, 0)
+            for b in range(1, blocks):
+                tops = row_max(tops, row_load(lanes, scratch, b * width))
+        top = row_top(tops)
+        at = order[i]
+        if last and raw:
+            for c in range(classes):
+                result[alive[c], at] = scratch[c]
+            continue
+        sums = row_zero(lanes)
         for b in range(blocks):
-            row_store(q, (i * blocks + b) * width, row_scale(scale, row_load(lanes, scratch, b * width)))
+            value = row_exp(row_load(lanes, scratch, b * width), top)
+            row_store(scratch, b * width, value)
+            sums = row_add(sums, value)
+        total_mass = row_sum(sums)
+        if rest[at] > 0:
+            total_mass += rest[at] * _exp(-top)
+        if last:
+            for c in range(classes):
+                result[alive[c], at] = scratch[c] / total_mass
+            norm[at] = _exp(-top) / total_mass
+        else:
+            scale = np.float32(ONE) / total_mass
+            for b in range(blocks):
+                row_store(q, i * stride + b * width, row_scale(scale, row_load(lanes, scratch, b * width)))
 
 
 @compiled
