@@ -82,6 +82,20 @@ def test_a_loss_that_is_no_number_names_its_pictures(tmp_path: Path) -> None:
         assert all(value.isfinite().all() for value in kept["network"].values())
 
 
+def test_broken_weights_overwrite_nothing(tmp_path: Path) -> None:
+    """The loss of a step can be finite, and the weights after it not."""
+    run = training.set_up(recipe(tmp_path))
+    state.keep(run)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    run.iteration = 7
+    with torch.no_grad():
+        run.network.classifier.bias[3] = torch.inf
+    for act in (state.keep, training.evaluate_run):
+        with pytest.raises(InputError, match=r"classifier.bias is no longer finite after iteration 7"):
+            act(run)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+
 def test_only_void_pixels_teach_nothing(tmp_path: Path) -> None:
     run = training.set_up(recipe(tmp_path, weight_decay=0.0, momentum=0.0))
     run.network.train()

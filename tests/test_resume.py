@@ -157,8 +157,10 @@ def test_kill_9_at_ten_random_moments(undisturbed: Path, tmp_path: Path) -> None
     assert_the_same(tmp_path / "run", undisturbed)
 
 
-def test_loading_processes_change_nothing(undisturbed: Path, tmp_path: Path) -> None:
-    """Stopped in the middle of an epoch by Ctrl-C, and gone on with by two loading processes."""
+def test_ctrl_c_and_loading_processes_change_nothing(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle of an epoch, then in an evaluation; gone on with by two loading processes."""
 
     class Impatient:
         def started(self, run: Run) -> None: ...
@@ -169,6 +171,13 @@ def test_loading_processes_change_nothing(undisturbed: Path, tmp_path: Path) -> 
 
     with pytest.raises(KeyboardInterrupt):
         training.train(recipe(tmp_path / "run", save_every=None), Impatient())
+
+    def stop(*_arguments: Any, **_settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "evaluate", stop)
+        training.resume(tmp_path / "run")
     training.resume(tmp_path / "run", workers=2, save_every=1)
     assert_the_same(tmp_path / "run", undisturbed)
 

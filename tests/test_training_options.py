@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from atrous import train as training
-from atrous.batch_norm import Frozen, freeze, synchronise
+from atrous.batch_norm import Frozen, SyncBatchNorm2d, freeze, synchronise
 from atrous.batches import Batches, Drawn, class_pixels, collate, rare_class_weights
 from atrous.config import Recipe
 from atrous.data import open_dataset, train_transform
@@ -135,10 +136,31 @@ def test_frozen_statistics_survive_train(tmp_path: Path, affine: bool) -> None:
 
 def test_sync_batch_norm_falls_back() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    assert synchronise(network, 1, "cuda") is network
-    assert synchronise(network, 2, "cpu") is network
-    assert isinstance(network[1], nn.BatchNorm2d)
-    assert isinstance(synchronise(network, 2, "cuda")[1], nn.SyncBatchNorm)
+    assert type(synchronise(network, 1, "cuda")[1]) is nn.BatchNorm2d
+    assert type(synchronise(network, 1, "cpu")[1]) is nn.BatchNorm2d
+    assert type(synchronise(copy.deepcopy(network), 2, "cuda")[1]) is nn.SyncBatchNorm
+    assert type(synchronise(network, 2, "cpu")[1]) is SyncBatchNorm2d
+
+
+def test_sync_batch_norm_of_one_process_is_batch_norm(tmp_path: Path) -> None:
+    """Outputs, gradients and running statistics are those of torch's, here in a group of one."""
+    plain = nn.BatchNorm2d(5, momentum=0.3)
+    nn.init.uniform_(plain.weight)
+    nn.init.uniform_(plain.bias)
+    (synced,) = synchronise(nn.Sequential(copy.deepcopy(plain)), 2, "cpu")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        x = torch.randn(3, 5, 7, 6) * 2 + 1
+        found = []
+        for module in (plain, synced):
+            given = x.clone().requires_grad_()
+            out = module(given)
+            (out * torch.linspace(-1, 1, x.numel()).view_as(x)).sum().backward()
+            found.append([out, given.grad, module.weight.grad, *module.state_dict().values()])
+    finally:
+        torch.distributed.destroy_process_group()
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own doings

@@ -158,7 +158,7 @@ def own_child_signal() -> Iterator[None]:
     """The handler of SIGCHLD that is there stays. A DataLoader sets one that raises as soon as a process of its own
     died, in the middle of a step too; it looks after them anyway when it is asked for a batch.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGCHLD)

@@ -23,11 +23,13 @@ def evaluate(
     limit: int | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     broken: list[str] | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Metrics:
     """Predict every picture (the first `limit`) and compare with its mask at the mask's own size.
 
     `progress(done, of, miou so far)` is called after each picture. InputError where the classes do not match, and for
-    a picture that cannot be read; where a list `broken` is given, it goes there instead.
+    a picture that cannot be read; where a list `broken` is given, it goes there instead. shard: (which, of how many):
+    every picture is in one of them, so that the confusion matrices of all add up to that of the whole.
     """
     names, ours = dataset.labels.names, predictor.labels.names
     if len(names) != len(ours):
@@ -37,7 +39,7 @@ def evaluate(
         )
     confusion = ConfusionMatrix(len(names), dataset.labels.ignore_index)
     total = min(limit or len(dataset), len(dataset))
-    for index in range(total):
+    for index in range(shard[0], total, shard[1]):
         try:
             sample = dataset[index]
         except InputError as error:

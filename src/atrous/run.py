@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from PIL import Image
@@ -27,7 +28,7 @@ from atrous.data.base import SegmentationDataset
 from atrous.ema import MovingAverage
 from atrous.errors import InputError
 from atrous.importers.initialise import Taken
-from atrous.metrics import Metrics
+from atrous.metrics import ConfusionMatrix, Metrics
 from atrous.predict import Predictor
 from atrous.visualize import colourize, overlay, panel
 
@@ -96,6 +97,16 @@ def write_failed(path: Path, error: Exception) -> InputError:
     )
 
 
+def check_finite(run: Run) -> None:
+    """InputError where the last step broke the weights: nothing good is to be overwritten with them."""
+    for name, weights in run.network.named_parameters():
+        if not weights.isfinite().all():
+            raise InputError(
+                f"{name} is no longer finite after iteration {run.iteration}, and nothing was saved: "
+                f"lower --learning_rate (now {run.recipe.learning_rate:g}) or raise --warmup"
+            )
+
+
 def save(run: Run, name: str) -> None:
     """Write a checkpoint. InputError where there is no room for it."""
     path = run.folder / f"{name}.safetensors"
@@ -106,8 +117,30 @@ def save(run: Run, name: str) -> None:
             raise write_failed(path, error) from error
 
 
+def mean_of_processes(run: Run, value: float) -> float:
+    """The mean of each process's `value`."""
+    if run.fabric.world_size == 1:
+        return value
+    mean: Any = run.fabric.all_reduce(torch.tensor(value, dtype=torch.float32), reduce_op="mean")
+    return float(mean)
+
+
+def add_up(run: Run, metrics: Metrics) -> Metrics:
+    """The scores of the whole from those of each process's part: the confusion matrices are summed, so it is exact."""
+    if run.fabric.world_size == 1:
+        return metrics
+    whole = ConfusionMatrix(len(metrics.names))
+    sums: Any = run.fabric.all_reduce(
+        [torch.from_numpy(metrics.confusion), torch.tensor(metrics.pictures)], reduce_op="sum"
+    )
+    whole.counts, whole.pictures = sums[0].cpu().numpy(), int(sums[1])
+    return whole.metrics(metrics.names)
+
+
 def draw_samples(run: Run, predictor: Predictor) -> None:
     """A panel of fixed validation pictures with truth and prediction."""
+    if not run.fabric.is_global_zero:
+        return
     labels = run.metadata.labels
     rows = []
     for index in np.linspace(0, len(run.val_data) - 1, min(SAMPLES, len(run.val_data))).astype(int):
@@ -120,7 +153,7 @@ def draw_samples(run: Run, predictor: Predictor) -> None:
         image = sample.image.permute(1, 2, 0).numpy()
         prediction = predictor.predict(image).labels
         rows.append([image, colourize(sample.mask.numpy(), labels), overlay(image, prediction, labels)])
-    if not rows or not run.fabric.is_global_zero:
+    if not rows:
         return
     sheet = panel(rows, ("picture", "truth", "prediction"), labels)
     path = run.folder / "samples" / f"{run.iteration:06d}.png"

@@ -24,7 +24,7 @@ import torch
 
 from atrous.config import Normalization, Recipe, read_recipe, to_dict
 from atrous.errors import InputError
-from atrous.run import Run, save, write_failed
+from atrous.run import Run, check_finite, save, write_failed
 
 FORMAT = 1
 SAVE_SECONDS = 180  # between two states, where `recipe.save_every` names no iterations
@@ -38,6 +38,7 @@ FREE = ("iterations", "epochs", "devices", "workers", "out", "save_every", "skip
 
 def keep(run: Run) -> None:
     """Write `last.safetensors`, then the state."""
+    check_finite(run)
     save(run, "last")
     save_state(run)
 

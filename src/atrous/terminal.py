@@ -101,8 +101,10 @@ class TrainingDisplay(Bar):
 
     def __init__(self) -> None:
         super().__init__("train")
+        self.folder: Path | None = None  # of the run, as soon as there is one
 
     def started(self, run: Run) -> None:
+        self.folder = run.folder
         config, recipe = run.network.config, run.recipe
         crop = (
             recipe.crop_size
@@ -127,7 +129,10 @@ class TrainingDisplay(Bar):
             f"run folder {run.folder}"
             + (f", goes on after iteration {run.iteration}" if run.iteration else "")
         )
-        longest = max(run.val_data[0].image.shape[-2:])
+        try:
+            longest = max(run.val_data[0].image.shape[-2:])
+        except InputError:
+            longest = 0  # the evaluation says what is wrong with it
         if recipe.longer_side is None and longest > LARGE_PHOTO:
             say(
                 f"pictures are up to {longest} px: --longer_side 1024 would be faster, and crops would show more"

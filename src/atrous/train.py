@@ -6,6 +6,7 @@ Devices, precision and launching are Lightning Fabric's; the loop is here and sa
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import os
 import shutil
@@ -19,7 +20,7 @@ from lightning_fabric import Fabric, seed_everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from atrous import losses, schedule
+from atrous import losses
 from atrous.batch_norm import freeze, synchronise
 from atrous.batches import (
     Batch,
@@ -44,8 +45,22 @@ from atrous.importers.initialise import Taken, initialise
 from atrous.metrics import Metrics
 from atrous.models import create_model
 from atrous.objective import class_weights, loss_options
+from atrous.optimizer import learning_rate, make_optimizer
 from atrous.predict import Predictor, pick_device
-from atrous.run import Run, Watcher, begin_log, draw_samples, log, not_finite, note_broken, save, tensorboard
+from atrous.run import (
+    Run,
+    Watcher,
+    add_up,
+    begin_log,
+    check_finite,
+    draw_samples,
+    log,
+    mean_of_processes,
+    not_finite,
+    note_broken,
+    save,
+    tensorboard,
+)
 from atrous.state import (
     is_due,
     keep,
@@ -83,6 +98,8 @@ def resume(folder: str | Path, watcher: Watcher | None = None, **changes: Any) -
 
 def go_on(run: Run, watcher: Watcher | None = None) -> Run:
     """From where the run is to its end, which is the measurement after the last iteration."""
+    if not run.fabric.is_global_zero:
+        watcher = None
     if watcher:
         watcher.started(run)
     every = run.recipe.evaluate_every or max(1, math.ceil(run.iterations / steps_in_epoch(run) / 20))
@@ -138,6 +155,7 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
         loggers=tensorboard(folder, state["progress"]["iteration"] if state else 0),
     )
     fabric.launch()
+    folder = Path(fabric.broadcast(str(folder)))  # one name, of one moment
     seed_everything(recipe.seed, workers=True, verbose=False)
 
     train_data = open_dataset(recipe.data, recipe.train_split, recipe.format, **recipe.data_options)
@@ -274,7 +292,7 @@ def train_epoch(run: Run, watcher: Watcher | None = None) -> None:
             now = time.perf_counter()
             run.seconds, started = run.seconds + now - started, now
             if run.iteration % LOG_EVERY == 0 or run.iteration == run.iterations:
-                run.loss = sum(run.window) / len(run.window)
+                run.loss = mean_of_processes(run, sum(run.window) / len(run.window))
                 run.window.clear()
                 log(run, loss=run.loss, learning_rate=rate)
         if is_due(run):
@@ -290,12 +308,9 @@ def train_epoch(run: Run, watcher: Watcher | None = None) -> None:
 def take_step(run: Run, step: list[Batch]) -> float:
     """One step of the optimiser along the mean of the batches' losses, which is returned."""
     recipe, fabric = run.recipe, run.fabric
-    mean, std = (
-        torch.tensor(values, device=fabric.device).view(-1, 1, 1)
-        for values in (run.metadata.normalization.mean, run.metadata.normalization.std)
-    )
+    mean, std = mean_and_std(run.metadata.normalization, fabric.device)
     run.optimizer.zero_grad()
-    total = 0.0
+    found = []
     for number, batch in enumerate(step, 1):
         x = ((batch.images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         with fabric.no_backward_sync(run.model, enabled=number < len(step) and fabric.world_size > 1):
@@ -311,7 +326,7 @@ def take_step(run: Run, step: list[Batch]) -> float:
                 align_corners=run.network.align_corners,
             )
             fabric.backward(loss / len(step) if len(step) > 1 else loss)
-        total += loss.item()
+        found.append(loss.detach())
     if recipe.clip_gradients is not None:
         fabric.clip_gradients(
             run.model, run.optimizer, max_norm=recipe.clip_gradients, error_if_nonfinite=False
@@ -319,19 +334,29 @@ def take_step(run: Run, step: list[Batch]) -> float:
     run.optimizer.step()
     if run.average:
         run.average.update(run.network)
-    return total / len(step)
+    return sum(loss.item() for loss in found) / len(step)  # last: the device is waited for
+
+
+@functools.cache
+def mean_and_std(normalization: Normalization, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(3, 1, 1) each, on the device."""
+    values = torch.tensor([normalization.mean, normalization.std], device=device)
+    return values[0].view(-1, 1, 1), values[1].view(-1, 1, 1)
 
 
 def evaluate_run(run: Run) -> Metrics:
     """Measure on the validation set; log, draw the samples, keep `last` and, where it is better, `best`."""
+    check_finite(run)
     predictor = Predictor(run.measured, scales=(1.0,), flip=False, device=str(run.fabric.device))
     predictor.crf = None
     broken: list[str] | None = [] if run.recipe.skip_broken else None
     try:
-        metrics = evaluate(predictor, run.val_data, limit=run.recipe.max_val, broken=broken)
+        shard = (run.fabric.global_rank, run.fabric.world_size)
+        metrics = evaluate(predictor, run.val_data, limit=run.recipe.max_val, broken=broken, shard=shard)
     except InputError as error:
         raise DataError(str(error)) from None
     note_broken(run, broken or [])
+    metrics = add_up(run, metrics)
     log(run, miou=metrics.miou, pixel_accuracy=metrics.pixel_accuracy)
     draw_samples(run, predictor)
     scores = metrics.to_dict()
@@ -357,29 +382,3 @@ def augmentation(recipe: Any) -> Transform:
         blur=recipe.blur,
         base_size=recipe.longer_side,
     )
-
-
-def make_optimizer(network: Any, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser with the paper's multiples for the head's layers, or one rate for all."""
-    if recipe.lr_groups == "paper":
-        groups = network.learning_rate_groups()
-    else:
-        groups = [(list(network.parameters()), 1.0)]
-    parameters = [{"params": list(members), "multiple": multiple} for members, multiple in groups]
-    rate, decay = recipe.learning_rate or 0.0, recipe.weight_decay or 0.0
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(parameters, lr=rate, momentum=recipe.momentum, weight_decay=decay)
-
-
-def learning_rate(run: Run) -> float:
-    """Set this iteration's rate in every group; returned: that of the backbone."""
-    recipe = run.recipe
-    if recipe.schedule == "step":
-        factor = schedule.step(run.iteration, recipe.step_every)
-    else:
-        factor = schedule.poly(run.iteration, run.iterations, recipe.power)
-    rate = (recipe.learning_rate or 0.0) * factor * schedule.warm_up(run.iteration, recipe.warmup)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate * group["multiple"]
-    return rate

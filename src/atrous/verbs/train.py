@@ -62,7 +62,17 @@ def run(given: Namespace) -> None:
     from atrous.train import resume, train
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what we say in one line
-    terminal.check_writable(recipe.out)
+    terminal.check_writable(changes.get("out") or given.resume or recipe.out)
     with terminal.TrainingDisplay() as display:
-        run = resume(given.resume, display, **changes) if given.resume else train(recipe, display)
+        try:
+            run = resume(given.resume, display, **changes) if given.resume else train(recipe, display)
+        except KeyboardInterrupt:
+            if display.folder:
+                terminal.say(f"stopped; go on with: atrous train --resume {display.folder}")
+            raise
+    if run.broken:
+        terminal.say(
+            f"left out {len(run.broken)} pictures that cannot be read, see {run.folder / 'broken.txt'}; "
+            f"the first: {run.broken[0]}"
+        )
     terminal.say(f"best mIoU {run.best_miou:.4f}   checkpoint {run.folder / 'best.safetensors'}")
