@@ -94,10 +94,13 @@ def main() -> None:
             other.append(seconds(lambda: theirs(logits, size)))  # noqa: B023
         a, b = statistics.median(ours), statistics.median(other)
         mine, their = peak("ours", number), peak("theirs", number)
+        times = (
+            f"ours {a * 1e3:6.0f} ms {mine:5.0f} MB  interpolate + argmax {b * 1e3:6.0f} ms {their:5.0f} MB"
+        )
+        ratios = f"time {b / a:5.1f}x  memory {their / max(mine, 1):5.1f}x"
+        wrong = f"{different} of {height * width} labels differ"
         print(
-            f"C={classes:<3d} stride {stride:<2d} -> {width}x{height} {kind:6s}  ours {a * 1e3:6.0f} ms {mine:5.0f} MB  "
-            f"interpolate + argmax {b * 1e3:6.0f} ms {their:5.0f} MB  time {b / a:5.1f}x  memory {their / max(mine, 1):5.1f}x  "
-            f"{different} of {height * width} labels differ",
+            f"C={classes:<3d} stride {stride:<2d} -> {width}x{height} {kind:6s}  {times}  {ratios}  {wrong}",
             flush=True,
         )
 

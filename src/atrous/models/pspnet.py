@@ -45,7 +45,9 @@ class PyramidPooling(nn.Module):
         channels = channels or in_channels // len(bins)
         self.bins = tuple(bins)
         self.levels = nn.ModuleList(
-            conv_bn_act(in_channels, channels, 1) if size > 1 or norm_at_1 else _conv_act(in_channels, channels)
+            conv_bn_act(in_channels, channels, 1)
+            if size > 1 or norm_at_1
+            else _conv_act(in_channels, channels)
             for size in bins
         )
         self.out_channels = in_channels + channels * len(bins)
