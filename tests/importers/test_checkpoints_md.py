@@ -31,6 +31,9 @@ def test_the_writer_says_what_is_not_proved() -> None:
     module = writer()
     proof = {"source": "a", "model": "m", "difference": 2e-6, "against": "its code"}
     text = module.table([proof, {**proof, "model": "k", "difference": 3e-5}], ["a", "b"])
-    assert "| `a` | its code | 2 | 3.0e-05 | k, m |" in text
+    assert "| `a` | its code | 2 | 3.0e-05 | k; m |" in text
     assert "| `b` | **nothing: not proved** |" in text
-    assert module.replace_table(f"x{module.BEGIN}old{module.END}y", "new") == f"x{module.BEGIN}\nnew\n{module.END}y"
+    assert (
+        module.replace_table(f"x{module.BEGIN}old{module.END}y", "new")
+        == f"x{module.BEGIN}\nnew\n{module.END}y"
+    )

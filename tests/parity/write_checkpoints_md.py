@@ -24,7 +24,7 @@ def table(proofs: list[dict[str, Any]], sources: list[str]) -> str:
         for against in dict.fromkeys(proof["against"] for proof in of_source):
             rows = [proof for proof in of_source if proof["against"] == against]
             largest = max(rows, key=lambda proof: proof["difference"])
-            models = ", ".join(sorted(proof["model"] for proof in rows))
+            models = "; ".join(sorted(proof["model"] for proof in rows))
             lines.append(f"| `{source}` | {against} | {len(rows)} | {largest['difference']:.1e} | {models} |")
         if not of_source:
             lines.append(f"| `{source}` | **nothing: not proved** | 0 | | |")
@@ -43,7 +43,9 @@ def main(folder: Path) -> None:
     unknown = {proof["source"] for proof in proofs} - set(SOURCES)
     if unknown:
         sys.exit(f"proofs of sources that do not exist: {unknown}")
-    PAGE.write_text(replace_table(PAGE.read_text(encoding="utf-8"), table(proofs, list(SOURCES))), encoding="utf-8")
+    PAGE.write_text(
+        replace_table(PAGE.read_text(encoding="utf-8"), table(proofs, list(SOURCES))), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
