@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -11,6 +12,8 @@ from zlib import crc32
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from atrous.models import build_model
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -83,8 +86,16 @@ def write_table(
     np.savez_compressed(TABLES / f"{name}.npz", header=np.array(header), **logits)
 
 
-def read_table(name: str) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]], int]:
-    """Return (the drawn weights in their names, [(picture, logits at every step-th pixel)], step)."""
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def read_table(
+    name: str, draw: Callable[[Shapes], dict[str, Tensor]] = draw_weights
+) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]], int]:
+    """Return (the drawn weights in their names, [(picture, logits at every step-th pixel)], step).
+
+    draw: {name: shape} -> weights, for a project whose weights are not laid out as torch's.
+    """
     with np.load(TABLES / f"{name}.npz") as file:
         header = json.loads(str(file["header"]))
         pairs = [
@@ -92,7 +103,8 @@ def read_table(name: str) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]
             for size in file.files
             if size != "header"
         ]
-    return draw_weights(header["shapes"]), pairs, header["step"]
+    shapes = {key: tuple(shape) for key, shape in header["shapes"].items()}
+    return draw(shapes), pairs, header["step"]
 
 
 def table_difference(name: str, on_grid: bool = False, **options: Any) -> float:
@@ -104,9 +116,23 @@ def table_difference(name: str, on_grid: bool = False, **options: Any) -> float:
     from atrous.importers import import_checkpoint
 
     weights, pairs, step = read_table(name)
-    model = import_checkpoint(weights, **options)
+    return largest_difference(import_checkpoint(weights, **options), pairs, step, on_grid)
+
+
+def largest_difference(
+    model: Any, pairs: list[tuple[Tensor, Tensor]], step: int, on_grid: bool = False
+) -> float:
+    """The largest difference between our model and a table's `pairs`, of which every `step`-th pixel was kept."""
     with torch.inference_mode():
         return max(difference(_logits(model, x, on_grid)[..., ::step, ::step], logits) for x, logits in pairs)
+
+
+def with_options(model: Any, **options: Any) -> Any:
+    """The same weights in a model with other options: what a wrong import would be."""
+    config = replace(model.config, options=model.config.options | options)
+    other = build_model(config).eval()
+    other.load_state_dict(model.state_dict())
+    return other
 
 
 def _logits(model: Any, x: Tensor, on_grid: bool) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from seeded import difference, draw_picture, read_table, table_difference
+from seeded import difference, draw_picture, read_table, table_difference, with_options
 from torch import Tensor
 
 from atrous.data.class_names import COCO, COCO_STUFF_182
@@ -15,7 +15,6 @@ from atrous.errors import InputError
 from atrous.importers import import_checkpoint
 from atrous.importers.files import Content
 from atrous.importers.kazuto1011 import convert
-from atrous.models import create_model
 
 AGAINST = "its code at 4219467, a kept table"
 CASES: dict[str, dict[str, Any]] = {
@@ -52,8 +51,7 @@ def test_logits_are_kazutos(name: str, prove: Any) -> None:
 def test_a_wrong_option_would_show(wrong: dict[str, Any]) -> None:
     weights, _, _ = read_table("kazuto1011_v3_os16_msc")
     right = import_checkpoint(weights)
-    other = create_model("deeplab_v3", "resnet50", 7, 16, **right.config.options | wrong).eval()
-    other.load_state_dict(right.state_dict())
+    other = with_options(right, **wrong)
     x = draw_picture(64, 66)  # even: ceil_mode adds a row and a column
     with torch.inference_mode():
         assert difference(other(x), right(x)) > 0.01

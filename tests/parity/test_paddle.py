@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from paddle_weights import CASES, SMALL, SMALL_FILES, draw_paddle
-from seeded import TABLES, difference, draw_picture
+from seeded import largest_difference, read_table
 
 from atrous.errors import InputError
 from atrous.importers import import_checkpoint
@@ -20,17 +19,10 @@ from atrous.importers.files import read
 
 
 def table_difference(name: str, **options: Any) -> float:
-    with np.load(TABLES / f"paddle_{name}.npz") as file:
-        header = json.loads(str(file["header"]))
-        logits = {size: torch.from_numpy(file[size]) for size in file.files if size != "header"}
-    model = import_checkpoint(draw_paddle(header["shapes"]), source="paddle", **CASES[name][4] | options)
+    weights, pairs, step = read_table(f"paddle_{name}", draw_paddle)
+    model = import_checkpoint(weights, source="paddle", **CASES[name][4] | options)
     assert not model.report.unused
-    found, step = [], header["step"]
-    with torch.inference_mode():
-        for size, theirs in logits.items():
-            ours = model(draw_picture(*map(int, size.split("x"))))
-            found.append(difference(ours[..., ::step, ::step], theirs))
-    return max(found)
+    return largest_difference(model, pairs, step)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from seeded import TABLES, difference, draw_picture
+from seeded import largest_difference, read_table
 from tensorflow_weights import CASES, draw_tensorflow
 
 from atrous.importers import import_checkpoint
 
 
 def table_difference(name: str, **options: Any) -> float:
-    with np.load(TABLES / f"tensorflow_{name}.npz") as file:
-        header = json.loads(str(file["header"]))
-        logits = {size: torch.from_numpy(file[size]) for size in file.files if size != "header"}
-    weights = draw_tensorflow({key: tuple(shape) for key, shape in header["shapes"].items()})
+    weights, pairs, step = read_table(f"tensorflow_{name}", draw_tensorflow)
     model = import_checkpoint(weights, source="tensorflow", **CASES[name][2] | options)
     assert not model.report.unused
-    found, step = [], header["step"]
-    with torch.inference_mode():
-        for size, theirs in logits.items():
-            ours = model(draw_picture(*map(int, size.split("x"))))
-            found.append(difference(ours[..., ::step, ::step], theirs))
-    return max(found)
+    return largest_difference(model, pairs, step)
 
 
 @pytest.mark.parametrize("name", CASES)
