@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -68,6 +68,16 @@ def block_rates(plan: Dilated, blocks: int, dilate_from: DilateFrom = "second") 
     first = plan.dilation if dilate_from in ("first", "only_first") else plan.first_dilation
     rest = {"next": plan.first_dilation, "only_first": 1}.get(dilate_from, plan.dilation)
     return [first] + [rest] * (blocks - 1)
+
+
+def run_stages(layers: Iterable[nn.Module], ends: Container[int], x: Tensor) -> list[Tensor]:
+    """Run layers in a row; returned: what those numbered in `ends` gave."""
+    stages = []
+    for i, layer in enumerate(layers):
+        x = layer(x)
+        if i in ends:
+            stages.append(x)
+    return stages
 
 
 def stage_strides(plan: Sequence[Dilated]) -> list[int]:

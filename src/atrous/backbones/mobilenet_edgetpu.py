@@ -20,6 +20,7 @@ from atrous.backbones.base import (
     DilateFrom,
     block_rates,
     init_weights,
+    run_stages,
     set_batch_norm,
     stage_strides,
 )
@@ -133,12 +134,7 @@ class MobileNetEdgeTPU(Backbone):
         set_batch_norm(self, eps=eps, momentum=0.003)  # slim's decay of 0.997
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        stages = []
-        for i, block in enumerate(self.features):
-            x = block(x)
-            if i in self._ends:
-                stages.append(x)
-        return stages
+        return run_stages(self.features, self._ends, x)
 
 
 mobilenet_edgetpu = MobileNetEdgeTPU

@@ -20,6 +20,7 @@ from atrous.backbones.base import (
     DilateFrom,
     block_rates,
     init_weights,
+    run_stages,
     set_batch_norm,
     stage_strides,
 )
@@ -139,12 +140,7 @@ class MobileNetV3(Backbone):
         set_batch_norm(self, eps=1e-3, momentum=0.01)  # torchvision's
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        stages = []
-        for i, block in enumerate(self.features):
-            x = block(x)
-            if i in self._ends:
-                stages.append(x)
-        return stages
+        return run_stages(self.features, self._ends, x)
 
 
 mobilenet_v3_large = MobileNetV3

@@ -13,7 +13,7 @@ from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.class_names import ADE20K
 from atrous.data.id_maps import IdMap, tell_id_map
 from atrous.data.layout import files_by_name, match_masks
-from atrous.errors import InputError, choose
+from atrous.errors import choose
 
 SPLITS = {"train": "training", "val": "validation"}
 
@@ -58,10 +58,7 @@ def open_ade20k(
     part = SPLITS[split]
     images = files_by_name(root / "images" / part, (".jpg", ".png"))
     masks = files_by_name(root / "annotations" / part, ".png")
-    try:
-        _, pairs, unpaired = match_masks(images, {".png": masks}, strict)
-    except InputError as error:
-        raise InputError(f"{root}: {part}: {error}") from None
+    _, pairs, unpaired = match_masks(images, {".png": masks}, strict, f"{root}: {part}")
     id_map, told = tell_id_map([pair.mask for pair in pairs], ID_MAPS, encoding)
     return SegmentationDataset(
         pairs,

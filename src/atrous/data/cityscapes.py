@@ -66,10 +66,7 @@ def open_cityscapes(
         for name in KINDS
         if encoding in (None, name)
     }
-    try:
-        kind, pairs, unpaired = match_masks(images, kinds, strict)
-    except InputError as error:
-        raise InputError(f"{root}: {split}: {error}") from None
+    kind, pairs, unpaired = match_masks(images, kinds, strict, f"{root}: {split}")
     id_map = KINDS[kind.removeprefix("_gtFine_").removesuffix(".png")]
     return SegmentationDataset(
         pairs,

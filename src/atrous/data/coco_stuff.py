@@ -101,10 +101,7 @@ def open_coco_stuff(
             kind: {name: file for name, file in files.items() if name in images}
             for kind, files in kinds.items()
         }
-    try:
-        kind, pairs, unpaired = match_masks(images, kinds, strict)
-    except InputError as error:
-        raise InputError(f"{layout.masks}: {error}") from None
+    kind, pairs, unpaired = match_masks(images, kinds, strict, str(layout.masks))
     usual = _usual(kind, layout.small)
     candidates = [ID_MAPS[usual], *[id_map for name, id_map in ID_MAPS.items() if name != usual]]
     id_map, told = tell_id_map([pair.mask for pair in pairs], candidates, encoding)

@@ -25,12 +25,12 @@ def files_by_name(folder: Path, endings: str | Sequence[str], without: str = "\n
 
 
 def match_masks(
-    images: Mapping[str, Path], kinds: Mapping[str, Mapping[str, Path]], strict: bool
+    images: Mapping[str, Path], kinds: Mapping[str, Mapping[str, Path]], strict: bool, where: str
 ) -> tuple[str, list[Pair], list[str]]:
     """Pair pictures with the first kind of masks that covers them all, or the one that covers most.
 
-    Returns the kind, the pairs by name, and a line for each file without partner. InputError: no pictures,
-    and, where `strict`, a file without partner.
+    Returns the kind, the pairs by name, and a line for each file without partner. InputError, which begins with
+    `where`: no pictures, and, where `strict`, a file without partner.
     """
     kind = max(
         kinds, key=lambda kind: len(images.keys() & kinds[kind].keys())
@@ -39,8 +39,8 @@ def match_masks(
     lone = [f"picture {path} has no mask (*{kind})" for name, path in images.items() if name not in masks]
     lone += [f"mask {path} has no picture" for name, path in masks.items() if name not in images]
     if lone and strict:
-        raise InputError(lone[0] + (f" ({len(lone)} such files)" if len(lone) > 1 else ""))
+        raise InputError(f"{where}: {lone[0]}" + (f" ({len(lone)} such files)" if len(lone) > 1 else ""))
     pairs = [Pair(name, path, masks[name]) for name, path in images.items() if name in masks]
     if not pairs:
-        raise InputError("no picture with a mask")
+        raise InputError(f"{where}: no picture with a mask")
     return kind, pairs, lone
