@@ -112,7 +112,7 @@ class CompiledMeanField:
         no_kernels = np.empty(0, np.int64)
         logits = np.empty(n * stride, np.float32)
         rest, norm = np.zeros(n, np.float32), np.empty(n if softmax else 0, np.float32)
-        rows, table = np.zeros(n * stride, np.uint16), np.empty(stack.num_vertices * stride, np.uint16)
+        rows, table = np.zeros(n * stride, np.uint16), np.empty(stack.num_vertices * stride, np.float32)
         result = self.unary if overwrite_unary else self.unary.copy()
         not_yet = result[:0]
         with Crew() as crew:

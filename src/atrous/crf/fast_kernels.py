@@ -1,9 +1,9 @@
 """The inner loops of mean-field inference, compiled: splat, blur, slice and softmax over rows of classes.
 
-A row holds the classes of one point or vertex: `blocks` registers' widths of lanes (see `simd`). Q and the lattice
-rows are stored as fixed-point uint16: ONE is 1.0. A lattice row is kept as a mean of probabilities, divided by the
-weight that reached its vertex, which is the same for all classes; so it never leaves 0..1, and two bytes hold it
-with an error below 1e-5.
+A row holds the classes of one point or vertex: `blocks` registers' widths of lanes (see `simd`). Q is stored as
+fixed-point uint16: ONE is 1.0. It is rounded up or down by thresholds that differ from point to point, so that errors
+cancel in a vertex, which sums many points that are alike. A lattice row is kept in float32, as a mean of Q, divided by
+the weight that reached its vertex: a vertex stands for many points, and inference near a tie multiplies its error.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from atrous.crf.jit import compiled
 from atrous.crf.simd import (
     EXP_FLOOR,
     row_add,
+    row_dither,
     row_exp,
     row_fma,
     row_load,
@@ -29,7 +30,14 @@ from atrous.crf.simd import (
 ONE = 65000.0  # a little under 2^16, so that a mean of ones may round upwards
 BLOCK = 512  # points
 AHEAD = 12  # rows to prefetch ahead: about the time that memory takes
+_GOLDEN = np.int64(2654435769)  # 2^32 / golden ratio
 _LOG2E = np.float32(1.4426950408889634)
+
+
+@compiled
+def _threshold(i):  # type: ignore[no-untyped-def]
+    """Numbers that fill 0..1 evenly, however far one counts: the fractions of i times the golden ratio."""
+    return np.float32(((np.int64(i) * _GOLDEN) & np.int64(2**32 - 1)) >> np.int64(8)) * np.float32(2.0**-24)
 
 
 @compiled
@@ -168,7 +176,8 @@ def update(  # type: ignore[no-untyped-def]
         else:
             scale = np.float32(ONE) / total_mass
             for b in range(blocks):
-                row_store(q, i * stride + b * width, row_scale(scale, row_load(lanes, scratch, b * width)))
+                part = row_scale(scale, row_load(lanes, scratch, b * width))
+                row_dither(q, i * stride + b * width, part, _threshold(i))
 
 
 @compiled

@@ -124,6 +124,21 @@ def row_load(typing: Any, lanes: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def row_store(typing: Any, array: Any, index: Any, row: Any) -> Any:
     """row_store(array, index, row): write `row` to array[index:]; to uint16, rounded, it must be within 0..65535."""
+    return types.void(array, types.intp, row), _store(array, row, lambda builder, args, n: _constant(0.5, n))
+
+
+@intrinsic
+def row_dither(typing: Any, array: Any, index: Any, row: Any, threshold: Any) -> Any:
+    """row_dither(array, index, row, threshold): write the whole part of `row` + threshold to uint16 array[index:].
+
+    Thresholds, 0..1, that are spread evenly make rounding errors that cancel where rows are summed.
+    """
+    signature = types.void(array, types.intp, row, types.float32)
+    return signature, _store(array, row, lambda builder, args, n: _splat(builder, args[3], n))
+
+
+def _store(array: Any, row: Row, added: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
+    """Code that writes args[2] to args[0][args[1]:]; in front of uint16, `added`(builder, args, lanes) comes to it."""
     small = array.dtype == types.uint16
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -132,15 +147,15 @@ def row_store(typing: Any, array: Any, index: Any, row: Any) -> Any:
             kind = ir.VectorType(_INT16 if small else _FLOAT, n)
             part = builder.extract_value(args[2], k)
             if small:
-                half = builder.fadd(part, _constant(0.5, n))
-                part = builder.trunc(builder.fptosi(half, ir.VectorType(_INT32, n)), kind)
+                part = builder.fadd(part, added(builder, args, n))
+                part = builder.trunc(builder.fptosi(part, ir.VectorType(_INT32, n)), kind)
             at = builder.add(args[1], ir.Constant(args[1].type, offset))
             store = builder.store(part, _pointer(context, builder, signature.args[0], args[0], at, kind))
             store.align = 2 if small else 4
             offset += n
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, row), generate
+    return generate
 
 
 @intrinsic
