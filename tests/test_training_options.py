@@ -14,7 +14,7 @@ from torch import nn
 
 from atrous import train as training
 from atrous.batch_norm import Frozen, SyncBatchNorm2d, freeze, synchronise
-from atrous.batches import Batches, Drawn, class_pixels, collate, rare_class_weights
+from atrous.batches import Batches, Drawn, class_pixels, collate, rare_class_weights, repeat_factors
 from atrous.config import Recipe
 from atrous.data import open_dataset, train_transform
 from atrous.ema import MovingAverage
@@ -182,6 +182,18 @@ def test_a_compiled_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+def test_mixed_precision_reaches_the_convolutions(tmp_path: Path) -> None:
+    """The network is called by another method than `forward`, which Fabric alone would leave in float32."""
+    run = training.set_up(recipe(tmp_path, precision="bf16-mixed"))
+    seen = []
+    for module in run.network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _module, _given, out: seen.append(out.dtype))
+    training.train_epoch(run)
+    assert seen and set(seen) == {torch.bfloat16}
+    assert all(value.dtype == torch.float32 for value in run.network.parameters())
+
+
 def test_chances_of_rare_classes() -> None:
     """3 pictures of road alone, 1 of road and car: a car half of the time, a road of any 4 in the other half."""
     pixels = np.array([[9, 0, 0], [5, 0, 0], [7, 0, 0], [3, 1, 0]])
@@ -190,6 +202,15 @@ def test_chances_of_rare_classes() -> None:
     batches = Batches(4, 2000, seed=0, weights=chances)
     count = Counter(draw.picture for draw in batches.draws())
     assert count[3] / 2000 == pytest.approx(5 / 8, abs=0.03)
+
+
+def test_repeat_factors() -> None:
+    """A class on 1 of 40 pictures, share 0.1: its picture counts sqrt(0.1 / 0.025) = 2 times; the rest once."""
+    pixels = np.zeros((40, 3), np.int64)
+    pixels[:, 0], pixels[7, 1] = 5, 3
+    factors = repeat_factors(pixels, share=0.1)
+    assert factors[7] == pytest.approx(2)
+    assert np.delete(factors, 7).tolist() == [1] * 39
 
 
 def test_rare_class_sampling_counts_the_masks(tmp_path: Path) -> None:

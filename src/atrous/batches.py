@@ -199,3 +199,19 @@ def rare_class_weights(pixels: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.full(len(pixels), 1 / len(pixels))
     chances: NDArray[np.float64] = (shows[:, occurs] / shown[occurs]).mean(1)
     return chances
+
+
+REPEAT_SHARE = 0.1  # of the pictures: a class that fewer show is repeated
+
+
+def repeat_factors(pixels: NDArray[np.int64], share: float = REPEAT_SHARE) -> NDArray[np.float64]:
+    """How often each picture is drawn: max over its classes of max(1, sqrt(share / share of pictures that show it)).
+
+    pixels: (pictures, C). Repeat factor sampling (Gupta, Dollar, Girshick 2019, "LVIS", sec. 4.1): between drawing
+    pictures evenly and drawing classes evenly, whose few pictures would be learnt by heart.
+    """
+    shows = pixels > 0
+    frequency = np.maximum(shows.mean(0), 1 / max(len(pixels), 1))
+    of_class = np.maximum(1, np.sqrt(share / frequency))
+    factors: NDArray[np.float64] = np.where(shows, of_class, 1.0).max(1, initial=1.0)
+    return factors

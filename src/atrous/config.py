@@ -120,7 +120,8 @@ class Recipe:
         accumulate: batches whose gradients make one step; an iteration is a step.
         clip_gradients: largest norm of all gradients together.
         compile: compile the network with torch.compile: slow at first, faster then.
-        sampling: "uniform" takes every picture once in an epoch; "rare" draws a class, then a picture that shows it.
+        sampling: "uniform" takes every picture once in an epoch; "rare" draws a class, then a picture that shows it;
+            "repeat" draws pictures of classes that fewer than a tenth of them show more often, by the square root.
         freeze_bn: keep batch norm statistics as they are.
         freeze_bn_affine: with freeze_bn, keep scales and shifts as they are too.
         sync_bn: batch norm statistics over all processes; one process, or a CPU, keeps its own.
@@ -186,7 +187,7 @@ class Recipe:
     accumulate: int = 1
     clip_gradients: float | None = None
     compile: bool = False
-    sampling: Literal["uniform", "rare"] = "uniform"
+    sampling: Literal["uniform", "rare", "repeat"] = "uniform"
     freeze_bn: bool | None = None
     freeze_bn_affine: bool = True
     sync_bn: bool = False

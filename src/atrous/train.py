@@ -30,6 +30,7 @@ from atrous.batches import (
     class_pixels,
     collate,
     rare_class_weights,
+    repeat_factors,
     steps,
 )
 from atrous.checkpoint import Metadata
@@ -38,6 +39,7 @@ from atrous.crf import CRFHead
 from atrous.data import open_dataset
 from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.transforms import train_transform
+from atrous.depthwise import by_phases
 from atrous.ema import MovingAverage
 from atrous.errors import InputError, choose
 from atrous.evaluation import evaluate
@@ -74,6 +76,7 @@ from atrous.state import (
 )
 
 LOG_EVERY = 10  # iterations between two rows of the log
+SAMPLING: dict[str, Any] = {"uniform": None, "rare": rare_class_weights, "repeat": repeat_factors}
 START_PICTURES = 64  # for the batch norms of weights that have them folded in
 
 
@@ -146,7 +149,7 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
         raise InputError(f"accumulate {recipe.accumulate} must be at least 1")
     if recipe.ema is not None and not 0 < recipe.ema < 1:
         raise InputError(f"ema {recipe.ema} must be a decay between 0 and 1, such as 0.999")
-    choose("sampling", recipe.sampling, ("uniform", "rare"))
+    choose("sampling", recipe.sampling, SAMPLING)
     state = read_state(of) if of else None
     fabric = Fabric(
         accelerator=recipe.device,
@@ -182,6 +185,8 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
         freeze(network, affine=recipe.freeze_bn_affine)
     elif recipe.sync_bn:
         network = synchronise(network, fabric.world_size, fabric.device.type)
+    if fabric.device.type == "cpu":
+        network = by_phases(network)
     network = network.to(memory_format=torch.channels_last)
 
     batches = Batches(
@@ -189,9 +194,9 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
         recipe.batch_size or 1,
         recipe.seed,
         per_step=recipe.accumulate,
-        weights=rare_class_weights(class_pixels(train_data, recipe.skip_broken)[0])
-        if recipe.sampling == "rare"
-        else None,
+        weights=None
+        if (weigh := SAMPLING[recipe.sampling]) is None
+        else weigh(class_pixels(train_data, recipe.skip_broken)[0]),
         process=fabric.global_rank,
         processes=fabric.world_size,
     )
@@ -314,8 +319,12 @@ def take_step(run: Run, step: list[Batch]) -> float:
     for number, batch in enumerate(step, 1):
         x = ((batch.images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         with fabric.no_backward_sync(run.model, enabled=number < len(step) and fabric.world_size > 1):
+            with (
+                fabric.autocast()
+            ):  # a method other than forward has it from Fabric with several devices only
+                scores = run.model.scores(x)
             loss = losses.segmentation_loss(
-                run.model.scores(x),
+                scores,
                 batch.masks,
                 loss=recipe.loss,
                 options=loss_options(recipe),

@@ -292,6 +292,23 @@ def test_voc(tmp_path: Path) -> None:
     assert open_dataset(root, "train_aug").pairs[0].mask.parent.name == "SegmentationClassAug"
 
 
+def test_some_classes_of_voc(tmp_path: Path) -> None:
+    """Those kept are numbered anew in VOC's order, whatever the order asked for; the others are background."""
+    root = make_voc(tmp_path)
+    every = np.resize(np.array([*range(21), 255], np.uint8), 40 * 60).reshape(40, 60)
+    Image.fromarray(every).save(root / "SegmentationClass" / "2008_3.png")
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(root / "JPEGImages" / "2008_3.jpg")
+    data = open_dataset(root, "val", classes=["sheep", "cat"])
+    assert data.labels.names == ("background", "cat", "sheep")
+    assert data.labels.palette == (VOC.palette[0], VOC.palette[8], VOC.palette[17])
+    expected = np.select([every == 8, every == 17, every == 255], [1, 2, 255], 0)
+    assert np.array_equal(data.arrays(0)[1], expected)
+    told = "0-7, 9-16, 18-20 -> 0 (background), 8 -> 1 (cat), 17 -> 2 (sheep); ignored: 255"
+    assert data.describe() == f"mask values: {told}"
+    with pytest.raises(InputError, match="did you mean 'sheep'"):
+        open_dataset(root, "val", classes=["sheeep"])
+
+
 def test_voc_splits_must_be_disjoint(tmp_path: Path) -> None:
     root = make_voc(tmp_path)
     (root / "ImageSets/Segmentation/val.txt").write_text("2008_3\n2007_2\n")

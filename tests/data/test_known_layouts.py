@@ -209,7 +209,7 @@ def test_describe_of_other_layouts(tmp_path: Path) -> None:
         write_picture(tmp_path / "images" / f"{name}.jpg", ord(name))
         write_mask(tmp_path / "masks" / f"{name}.png", [0, 255])
     data = open_dataset(tmp_path, classes=["ground", "tree"], values={255: 1})
-    assert data.describe() == "mask values: 0-1 -> 0-1 (ground, tree), 255 -> 1 (tree); ignored: none"
+    assert data.describe() == "mask values: 0 -> 0 (ground), 1, 255 -> 1 (tree); ignored: none"
     camvid = tmp_path / "camvid"
     write_picture(camvid / "train" / "a.png")
     write_mask(camvid / "trainannot" / "a.png", range(12))

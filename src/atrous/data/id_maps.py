@@ -88,21 +88,27 @@ def describe_values_map(values: Mapping[int, int], labels: Labels, closed: bool)
         raw = sorted(values)
     else:
         raw = sorted({*range(len(labels)), labels.ignore_index, *values})
-    pairs = [(value, values.get(value, value)) for value in raw]
-    classes = [(value, target) for value, target in pairs if target < len(labels)]
-    ignored = [value for value, target in pairs if target == labels.ignore_index]
-    runs = [
-        list(run) for _, run in groupby(enumerate(classes), key=lambda p: (p[1][0] - p[0], p[1][1] - p[0]))
-    ]
-    parts = [_run([pair for _, pair in run], labels) for run in runs]
+    ignored = [value for value in raw if values.get(value, value) == labels.ignore_index]
+    sources: dict[int, list[int]] = {}
+    for value in raw:
+        if (target := values.get(value, value)) < len(labels):
+            sources.setdefault(target, []).append(value)
+
+    def run_of(place: tuple[int, int]) -> tuple[int, ...]:
+        """The same for neighbours that one span can name: single values that rise with their classes."""
+        index, target = place
+        single = len(sources[target]) == 1
+        return (target - index, sources[target][0] - index) if single else (target,)
+
+    runs = [[target for _, target in run] for _, run in groupby(enumerate(sorted(sources)), run_of)]
+    parts = [_run([value for target in run for value in sources[target]], run, labels) for run in runs]
     return f"{', '.join(parts)}; ignored: {_ranges(ignored) or 'none'}"
 
 
-def _run(run: Sequence[tuple[int, int]], labels: Labels) -> str:
-    (first, to), (last, end) = run[0], run[-1]
-    names = [labels.names[target] for _, target in run]
+def _run(values: Sequence[int], targets: Sequence[int], labels: Labels) -> str:
+    names = [labels.names[target] for target in targets]
     shown = ", ".join(names) if len(names) <= 3 else f"{names[0]} ... {names[-1]}"
-    return f"{_span(first, last)} -> {_span(to, end)} ({shown})"
+    return f"{_ranges(values)} -> {_span(targets[0], targets[-1])} ({shown})"
 
 
 def _span(first: int, last: int) -> str:

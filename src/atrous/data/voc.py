@@ -8,11 +8,12 @@ VOC2012/ImageSets/Segmentation/train.txt       names, one a line; val.txt, train
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from atrous.data.base import Pair, SegmentationDataset, Transform
 from atrous.data.folder import read_list
-from atrous.data.labels import VOC
+from atrous.data.labels import VOC, Labels
 from atrous.errors import InputError, choose
 
 LISTS = {
@@ -33,10 +34,16 @@ def find_voc(path: str | Path) -> Path | None:
 
 
 def open_voc(
-    path: str | Path, split: str = "train", *, strict: bool = True, transform: Transform | None = None
+    path: str | Path,
+    split: str = "train",
+    *,
+    classes: Sequence[str] | None = None,
+    strict: bool = True,
+    transform: Transform | None = None,
 ) -> SegmentationDataset:
     """Open "train", "val", "trainval" or "train_aug" of VOC 2012: 21 classes, void 255.
 
+    classes: the names of those to keep beside the background, which the others become part of; None: all.
     train_aug takes its masks from SegmentationClassAug/ where that folder is, otherwise from
     SegmentationClass/. Raises InputError: no VOC layout, a list that is missing or names missing files
     (strict=False leaves those out), a picture of val that is also in the train list.
@@ -47,6 +54,7 @@ def open_voc(
             f"{path}: no VOC layout here: ImageSets/Segmentation/ with train.txt and val.txt is missing"
         )
     choose("split", split, LISTS)
+    labels, values = (VOC, {}) if classes is None else part_of_voc(classes)
     names = _names(root, split)
     other = {"train": "val", "train_aug": "val"}.get(split, "train")
     if split in ("train", "train_aug", "val"):
@@ -67,7 +75,18 @@ def open_voc(
         raise InputError(missing[0] + (f" ({len(missing)} files in all)" if len(missing) > 1 else ""))
     if not pairs:
         raise InputError(f"{root}: the {split} list names no picture")
-    return SegmentationDataset(pairs, VOC, split, colours=VOC, transform=transform, unpaired=missing)
+    return SegmentationDataset(
+        pairs, labels, split, colours=VOC, values=values, transform=transform, unpaired=missing
+    )
+
+
+def part_of_voc(classes: Sequence[str]) -> tuple[Labels, dict[int, int]]:
+    """The background and some classes in VOC's order and colours, and the new number of each old one."""
+    for name in classes:
+        choose("class of VOC", name, VOC.names)
+    kept = [0, *(number for number in range(1, len(VOC)) if VOC.names[number] in classes)]
+    labels = Labels(tuple(VOC.names[n] for n in kept), tuple(VOC.palette[n] for n in kept), VOC.ignore_index)
+    return labels, {old: kept.index(old) if old in kept else 0 for old in range(len(VOC))}
 
 
 def _list_file(root: Path, split: str) -> Path | None:

@@ -79,13 +79,13 @@ def segmentation_loss(
     {"focal": {"gamma": 2}}.
     """
     terms = loss_terms(loss)
-    total = labels.new_zeros((), dtype=scores["out"].dtype)
+    total = torch.zeros((), device=labels.device)
     for name, logits in scores.items():
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums over pixels need it
         if loss_at == "logits":
             truth = shrink_labels(labels, (logits.shape[-2], logits.shape[-1]))
         else:
             logits, truth = resize(logits, labels.shape[-2:], align_corners), labels
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums over pixels need it
         for kind, weight in terms.items():
             term = LOSSES[kind](logits, truth, class_weights, ignore_index, **(options or {}).get(kind, {}))
             total = total + (aux_weight if name == "aux" else 1) * weight * term
