@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import atrous
@@ -50,6 +51,20 @@ def test_wrong_number_of_labels(tmp_path: Path) -> None:
 def test_only_our_models_are_saved(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Linear is no model of atrous"):
         save(torch.nn.Linear(1, 1), tmp_path / "m.safetensors")
+
+
+def test_half_precision_and_who_may_read(tmp_path: Path) -> None:
+    """Weights in float16 round to it and come back as float32; the file may be read as any other of its folder."""
+    model = small_model().eval()
+    save(model, tmp_path / "half.safetensors", dtype=torch.float16)
+    (tmp_path / "other").touch()
+    assert (tmp_path / "half.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+    with safe_open(tmp_path / "half.safetensors", framework="pt") as file:
+        assert file.get_tensor("classifier.weight").dtype == torch.float16
+    for name, value in load(tmp_path / "half.safetensors").state_dict().items():
+        expected = model.state_dict()[name]
+        assert value.dtype == expected.dtype
+        assert torch.equal(value, expected.half().float() if value.is_floating_point() else expected)
 
 
 def test_an_interrupted_write_leaves_the_old_file(

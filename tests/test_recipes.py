@@ -252,7 +252,10 @@ def test_what_a_recipe_leaves_to_its_user(
             [data, "--recipe", "v3_resnet101_os8_voc", "--device", "cpu"],
             "v3_resnet101_os16_voc/last.safetensors",
         ),
-        ([data, "--recipe", "quick", "--init", "x.pth"], "give one, and null for the recipe's other"),
+        (
+            [data, "--recipe", "quick", "--pretrained", "imagenet"],
+            "give one, and null for the recipe's other",
+        ),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["train", *words])

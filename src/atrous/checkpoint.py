@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -22,6 +23,8 @@ from atrous.errors import InputError
 from atrous.models import Model, build_model
 
 FORMAT = "1"
+BOX = "box"  # names the model that the package brings, wherever a checkpoint is asked for
+BOX_FILE = Path(__file__).parent / "box" / "model.safetensors"
 
 
 @dataclass
@@ -35,10 +38,13 @@ class Metadata:
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
-def save(model: nn.Module, path: str | Path, metadata: Metadata | None = None) -> None:
+def save(
+    model: nn.Module, path: str | Path, metadata: Metadata | None = None, dtype: torch.dtype | None = None
+) -> None:
     """Write a model of `create_model` to one safetensors file, beside and renamed: never half a file.
 
-    `metadata` defaults to what the model was loaded with, or to classes named by their number.
+    `metadata` defaults to what the model was loaded with, or to classes named by their number. `dtype`: what the
+    weights are stored in, such as torch.float16; `load` gives float32 again.
     """
     path = Path(path)
     config = config_of(model)
@@ -59,21 +65,32 @@ def save(model: nn.Module, path: str | Path, metadata: Metadata | None = None) -
         "recipe": metadata.recipe,
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if dtype is not None:
+        weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        beside.touch()
+        mode = beside.stat().st_mode
         save_file(weights, beside, {"atrous": json.dumps(header)})
+        beside.chmod(mode)  # safetensors writes for the owner alone
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def load(path: str | Path) -> Model:
+def locate(path: str | Path) -> Path:
+    """The file of a checkpoint: a path, or "box" for the model that the package brings."""
+    return BOX_FILE if str(path) == BOX and not Path(BOX).is_file() else Path(path)
+
+
+def load(path: str | Path = BOX) -> Model:
     """Rebuild the model of a checkpoint, in eval mode on the CPU, with its `metadata`.
 
+    path: a file, or "box": the model that the package brings (background and eleven classes of VOC 2012).
     InputError where the file is missing, truncated, or no checkpoint of this package.
     """
-    path = Path(path)
+    path = locate(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:

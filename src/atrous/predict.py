@@ -42,13 +42,15 @@ class Segmentation:
 class Predictor:
     """Segments pictures with a model or checkpoint file. What is not given is taken from the checkpoint.
 
+    model: of `create_model` or `load`, or a file; without one, the model that the package brings.
+
     mode, size, longer_side, scales, flip, crf: see `atrous.config.Protocol`. device: "auto" takes CUDA or MPS where
     there is one.
     """
 
     def __init__(
         self,
-        model: nn.Module | str | Path,
+        model: nn.Module | str | Path = checkpoint.BOX,
         mode: Mode | None = None,
         size: tuple[int, int] | None = None,
         longer_side: int | None = None,

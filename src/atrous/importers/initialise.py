@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from atrous.backbones.weights import adapt_input
-from atrous.checkpoint import load, metadata_of
+from atrous.checkpoint import load, locate, metadata_of
 from atrous.config import Normalization
 from atrous.errors import InputError
 from atrous.importers import convert_content, recognise
@@ -50,12 +50,14 @@ class Taken:
 def initialise(network: Any, path: str | Path, pictures: Callable[[], Tensor]) -> Taken:
     """Give a network of `create_model` the weights of `path` that fit by name and shape.
 
-    path: a checkpoint of this package, or a file or folder of any source of `import_checkpoint`. pictures: called for
-    (N, 3, H, W) uint8 pictures of the training set, where batch norms that are folded away have to be estimated.
+    path: a checkpoint of this package, "box", or a file or folder of any source of `import_checkpoint`. pictures:
+    called for (N, 3, H, W) uint8 pictures of the training set, where batch norms that are folded away have to be
+    estimated.
 
     Raises InputError where the file cannot be read, or its backbone is another one.
     """
-    if is_own(Path(path)):
+    path = locate(path)
+    if is_own(path):
         own = load(path)
         return _take(
             network, str(path), "atrous", own.state_dict(), own.config, metadata_of(own).normalization
@@ -105,7 +107,8 @@ def _take(
         theirs = f"{tuple(weights[missing[0]].shape)} there" if missing[0] in weights else "not there"
         raise InputError(
             f"{path}: starts a {config.backbone}, this network has {network.config.backbone}: {len(missing)} of its "
-            f"weights do not fit, first {missing[0]} {tuple(own[missing[0]].shape)} ({theirs})"
+            f"weights do not fit, first {missing[0]} {tuple(own[missing[0]].shape)} ({theirs}); "
+            "give another --init, or null"
         )
     network.load_state_dict(fits, strict=False)
     ours = network.config.options

@@ -18,24 +18,35 @@ def arguments(words: Sequence[str]) -> Parser:
     parser = Parser(description=arguments.__doc__)
     parser.add_argument("data", nargs="?", help='folder of the data set, or "scenes", the built-in drawn one')
     parser.add_argument(
-        "--recipe", help="settings by name, such as v3plus_resnet101_voc, or a YAML file; flags win over it"
+        "--recipe",
+        help="settings by name, such as v3plus_resnet101_voc, or a YAML file; flags win over it. Without it, and "
+        'without --model and --backbone: "quick", which starts from the model that the package brings',
     )
     parser.add_argument("--resume", help="folder of a run that was stopped: go on as if it had not been")
     parser.add_argument("--print_config", nargs="?", const="", help="print the settings in full and stop")
     parser.add_class_arguments(Recipe, skip={"data"})
-    after = [*words[1:], ""]
-    for word, following in zip(words, after, strict=True):
-        flag, equals, value = word.partition("=")
-        if flag in ("--recipe", "--resume"):
-            place = Path(value if equals else following)
-            if flag == "--resume" and not (place / "recipe.yaml").exists():
-                raise InputError(f"{place}: no run to resume here (recipe.yaml is missing)")
-            path = place / "recipe.yaml" if flag == "--resume" else find_recipe(place)
-            recipe = to_dict(read_recipe(path))
-            if "data" not in read_settings(path):
-                del recipe["data"]  # has to be given
-            parser.set_defaults({key: value for key, value in recipe.items() if value is not None})
+    if words[:1] == ["train"] and (path := recipe_asked_for(words)) is not None:
+        recipe = to_dict(read_recipe(path))
+        if "data" not in read_settings(path):
+            del recipe["data"]  # has to be given
+        parser.set_defaults({key: value for key, value in recipe.items() if value is not None})
     return parser
+
+
+def recipe_asked_for(words: Sequence[str]) -> Path | None:
+    """The recipe whose settings are the defaults of this command line; None: those of the model's paper."""
+    given = dict[str, str]()
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        given.setdefault(flag, value if equals else following)
+    if "--resume" in given:
+        path = Path(given["--resume"]) / "recipe.yaml"
+        if not path.exists():
+            raise InputError(f"{path.parent}: no run to resume here (recipe.yaml is missing)")
+        return path
+    if "--recipe" in given:
+        return find_recipe(given["--recipe"])
+    return None if {"--model", "--backbone"} & given.keys() else find_recipe("quick")
 
 
 def run(given: Namespace) -> None:
