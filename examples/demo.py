@@ -1,4 +1,5 @@
-"""The main job from end to end on the built-in drawn scenes: train, evaluate, predict, refine, and a picture of it all.
+"""First two photos, segmented by the model in the box; then the main job from end to end on the built-in drawn scenes:
+train, evaluate, predict, refine. A picture of each.
 
     python examples/demo.py [FOLDER]
 
@@ -7,6 +8,7 @@ Takes about four minutes on two CPU cores and leaves everything in FOLDER (defau
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import shutil
@@ -18,10 +20,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from atrous.checkpoint import load, metadata_of
 from atrous.cli import main as atrous
-from atrous.data import SCENES, open_dataset
+from atrous.data import SCENES, Labels, open_dataset, read_image
 from atrous.visualize import colourize, overlay, panel
 
+PHOTOS = ("chelsea.png", "astronaut.png")  # that scikit-image carries: a cat; Eileen Collins, by NASA
 SHOWN = (3, 11, 14, 27)  # scenes of the test split, which training never sees
 
 
@@ -34,6 +38,7 @@ def main(folder: Path) -> None:
     started = time.monotonic()
     if folder.exists():
         shutil.rmtree(folder)
+    segment_photos(folder)
     run(f"atrous train scenes --recipe recipes/scenes.yaml --out {folder}/run")
     checkpoint = folder / "run" / "best.safetensors"
     run(f"atrous evaluate {checkpoint} scenes --split test")
@@ -51,9 +56,7 @@ def main(folder: Path) -> None:
     rows = []
     for index in SHOWN:
         image, truth = test.arrays(index)
-        found = [
-            np.asarray(Image.open(folder / kind / f"{index:03d}.png")) for kind in ("predictions", "refined")
-        ]
+        found = [labels_of(folder / kind / f"{index:03d}.png") for kind in ("predictions", "refined")]
         rows.append(
             [
                 image,
@@ -62,14 +65,49 @@ def main(folder: Path) -> None:
             ]
         )
     titles = ("unseen scene", "truth", "prediction", "with dense CRF", "over the scene")
-    Image.fromarray(panel(rows, titles, SCENES)).save(folder / "panel.png")
+    save_panel(folder / "panel.png", rows, titles, SCENES)
 
     print(
         f"\nDone in {time.monotonic() - started:.0f} s. On {plain['pictures']} unseen scenes: mean IoU "
         f"{plain['miou']:.3f}, with the dense CRF {refined['miou']:.3f}; pixel accuracy "
         f"{plain['pixel_accuracy']:.3f} and {refined['pixel_accuracy']:.3f}.\n"
-        f"Look at {folder / 'panel.png'}, and at the training curve in {folder / 'run' / 'log.csv'}."
+        f"Look at {folder / 'photos.png'} and {folder / 'panel.png'}; the training curve is in "
+        f"{folder / 'run' / 'log.csv'}."
     )
+
+
+def segment_photos(folder: Path) -> None:
+    """Two photos by the model that the package brings, as it comes and with the CRF."""
+    found = importlib.util.find_spec("skimage")
+    assert found is not None and found.origin is not None, "pip install '.[dev]' brings scikit-image's photos"
+    (folder / "photos").mkdir(parents=True)
+    for name in PHOTOS:
+        shutil.copy(Path(found.origin).parent / "data" / name, folder / "photos")
+    run(f"atrous predict {folder}/photos --out {folder}/photos_segmented")
+    run(f"atrous predict {folder}/photos --out {folder}/photos_refined --crf")
+    labels = metadata_of(load()).labels
+    rows, seen = [], set[int]()
+    for path in sorted((folder / "photos").iterdir()):
+        image = read_image(path)
+        plain, refined = (
+            labels_of(folder / kind / f"{path.stem}.png") for kind in ("photos_segmented", "photos_refined")
+        )
+        seen |= set(np.unique(plain)) | set(np.unique(refined))
+        rows.append(
+            [image, colourize(plain, labels), colourize(refined, labels), overlay(image, refined, labels)]
+        )
+    titles = ("photo", "model in the box", "with dense CRF", "over the photo")
+    save_panel(folder / "photos.png", rows, titles, labels, sorted(seen))
+
+
+def labels_of(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def save_panel(
+    path: Path, rows: list[list[Any]], titles: tuple[str, ...], labels: Labels, used: list[int] | None = None
+) -> None:
+    Image.fromarray(panel(rows, titles, labels, used)).save(path)
 
 
 def scores(folder: Path) -> dict[str, Any]:
