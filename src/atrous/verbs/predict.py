@@ -115,4 +115,24 @@ def shard(text: str | None) -> tuple[int, int]:
 
 
 def predict_video(given: Namespace) -> None:
-    raise NotImplementedError
+    from atrous import terminal
+    from atrous.video import TARGETS, import_av, segment_video
+
+    import_av()
+    for flag in ("probabilities", "resume", "shard", "as_stored"):
+        if given[flag]:
+            raise InputError(f"--{flag} is for pictures, not for a video")
+    source = Path(given.pictures[0])
+    target = Path(given.out or f"{source.stem}_seg.mp4")
+    if target.is_dir() or not target.suffix:
+        target /= f"{source.stem}_seg.mp4"
+    elif target.suffix.lower() not in TARGETS:
+        raise InputError(f"--out {target}: wanted a folder or a name that ends in {' '.join(TARGETS)}")
+    terminal.check_writable(target.parent)
+    predictor = make_predictor(given)
+    with terminal.Bar("predict") as bar:
+        result = segment_video(predictor, source, target, given.smoothing, given.overwrite, bar.show)
+    for note in result.notes:
+        terminal.say(note)
+    smoothing = f", smoothing {given.smoothing:g}" if given.smoothing else ""
+    terminal.say(f"{result.frames} frames -> {target} ({predictor.protocol}{smoothing})")
