@@ -23,6 +23,7 @@ from atrous.errors import InputError
 from atrous.models import Model, build_model
 
 FORMAT = "1"
+FOREIGN = "; a checkpoint of another project is brought here by `atrous import FILE`"
 BOX = "box"  # names the model that the package brings, wherever a checkpoint is asked for
 BOX_FILE = Path(__file__).parent / "box" / "model.safetensors"
 
@@ -98,10 +99,10 @@ def load(path: str | Path = BOX) -> Model:
             header = (file.metadata() or {}).get("atrous")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
+        raise InputError(f"{path}: not a readable safetensors file ({error}){FOREIGN}") from None
     if header is None:
         raise InputError(
-            f"{path}: safetensors, but not a checkpoint that atrous wrote (it has no header of ours)"
+            f"{path}: safetensors, but not a checkpoint that atrous wrote (it has no header of ours){FOREIGN}"
         )
     try:
         config, metadata = _parse(json.loads(header), str(path))
