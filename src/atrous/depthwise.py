@@ -1,96 +1,127 @@
-"""Training a dilated depthwise convolution on a CPU: ordinary convolutions on the phases of the grid.
+"""Depthwise convolutions with gradients that are quick, and right, on a CPU.
 
-With rate r, the outputs of rows i, i + r, i + 2r, ... read no other rows, and likewise for columns: the r * r phases of
-the map are maps of their own, on which the convolution has rate 1 (the "shift" view of the hole algorithm, DeepLab v1
-sec. 3.1). That is a matter of speed: oneDNN has no fast gradient for dilated depthwise convolutions. And of being
-right: its gradient of their weights in bfloat16 is garbage on maps that are wider than a vector register
-(oneDNN 3.12 with torch 2.14; `tests/test_depthwise.py` compares with float64).
+oneDNN, which computes torch's convolutions there, has no fast code for two gradients, and one of them can be wrong: that
+of the weights in bfloat16 is garbage at a rate above 1 on maps wider than a vector register, and at any rate on maps
+narrower than the kernel (oneDNN 3.12, torch 2.14). Both are convolutions that it has good code for: training takes those.
+
+    gradients at a rate r                a convolution without a rate, on each of the r * r grids of every r-th pixel
+    gradient of the input at a stride    a convolution of the gradient with zeros between, the kernel turned round
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
-SMALLEST_PHASE = 3  # rows and columns: smaller maps are too many to gain anything
+MOST_WORK = 3  # times the pixels of the map that its grids may have once zeros enlarge them to the kernel
 
 
-class PhasedConv2d(nn.Conv2d):
-    """A depthwise convolution of stride 1 and rate above 1 whose gradients are right and fast on a CPU.
+def with_quick_gradients(network: nn.Module) -> nn.Module:
+    """The network with a `DepthwiseConv2d` for each depthwise convolution; weights keep their names."""
+    for module in network.modules():
+        for name, conv in module.named_children():
+            if type(conv) is nn.Conv2d and _is_depthwise(conv):
+                module.register_module(name, _replaced(conv))
+    return network
 
-    Where the phases would be too small, the convolution is done in float32, whose gradient is right.
-    """
+
+class DepthwiseConv2d(nn.Conv2d):
+    """`nn.Conv2d` with as many groups as channels, and a square kernel."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return super().forward(x)
-        rate = self.dilation[0]
-        if min(x.shape[-2:]) < SMALLEST_PHASE * rate:
-            with torch.autocast(x.device.type, enabled=False):
-                y: Tensor = super().forward(x.float())
-            return y.to(x.dtype)
-        y = F.conv2d(phases(self._padded(x), rate), self.weight, self.bias, groups=self.groups)
-        height, width = (
-            side + 2 * p - rate * (k - 1)
-            for side, p, k in zip(x.shape[-2:], self.zeros, self.kernel_size, strict=True)
+        stride, rate, kernel, zeros = (
+            self.stride[0],
+            self.dilation[0],
+            self.kernel_size[0],
+            int(self.padding[0]),
         )
-        return from_phases(y, rate)[..., :height, :width]
+        height, width = x.shape[-2:]
+        if stride == 1 and rate > 1 and zeros % rate == 0:
+            # grids smaller than the kernel are slow, too: zeros enlarge them, where that is not most of the work
+            rows, columns = (max(kernel, -(-side // rate)) for side in (height, width))
+            if rows * columns * rate**2 <= MOST_WORK * height * width:
+                return self._by_phases(x, rows, columns)
+        if rate == 1 and min(height, width) >= kernel:
+            quick = stride > 1 and kernel % 2 == 1 and zeros == kernel // 2 and self.bias is None
+            return self._strided(x) if quick else super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):  # float32, whose gradient is right
+            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
-    @property
-    def zeros(self) -> tuple[int, int]:
-        """Rows above and below, columns left and right."""
-        return int(self.padding[0]), int(self.padding[1])
+    def _by_phases(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        rate, zeros = self.dilation[0], int(self.padding[0])
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, columns * rate - width, 0, rows * rate - height))
+        y = F.conv2d(phases(x, rate), self.weight, self.bias, padding=zeros // rate, groups=self.groups)
+        lost = rate * (self.kernel_size[0] - 1) - 2 * zeros
+        return from_phases(y, rate)[..., : height - lost, : width - lost]
 
-    def _padded(self, x: Tensor) -> Tensor:
-        """With the convolution's zeros around, and behind them as many as make the sides multiples of the rate."""
-        rate, (p, q) = self.dilation[0], self.zeros
-        below, right = (-(side + 2 * zeros) % rate for side, zeros in zip(x.shape[-2:], (p, q), strict=True))
-        return F.pad(x, (q, q + right, p, p + below))
+    def _strided(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        if torch.is_autocast_enabled("cpu"):
+            kind = torch.get_autocast_dtype("cpu")
+            x, weight = x.to(kind), weight.to(kind)
+        if x.dtype != torch.bfloat16:  # float32 has fast code
+            return super().forward(x)
+        y: Tensor = Strided.apply(x, weight, self.stride[0])
+        return y
 
 
 def phases(x: Tensor, rate: int) -> Tensor:
-    """(N, C, rate * h, rate * w) -> (N * rate * rate, C, h, w), channels last; `from_phases` undoes it."""
-    n, c, height, width = x.shape
-    split = x.permute(0, 2, 3, 1).reshape(n, height // rate, rate, width // rate, rate, c)
-    return split.permute(0, 2, 4, 1, 3, 5).reshape(-1, height // rate, width // rate, c).permute(0, 3, 1, 2)
+    """(N, C, h * r, w * r) to (N * r * r, C, h, w), the grids of every r-th pixel; in memory channels come last."""
+    batch, channels, height, width = x.shape
+    grid = x.permute(0, 2, 3, 1).reshape(batch, height // rate, rate, width // rate, rate, channels)
+    return grid.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)
 
 
-def from_phases(y: Tensor, rate: int) -> Tensor:
-    """(N * rate * rate, C, h, w) -> (N, C, rate * h, rate * w), channels last."""
-    _, c, h, w = y.shape
-    split = y.permute(0, 2, 3, 1).reshape(-1, rate, rate, h, w, c)
-    return split.permute(0, 3, 1, 4, 2, 5).reshape(-1, h * rate, w * rate, c).permute(0, 3, 1, 2)
+def from_phases(x: Tensor, rate: int) -> Tensor:
+    """The way back from `phases`."""
+    _, channels, rows, columns = x.shape
+    grid = x.permute(0, 2, 3, 1).reshape(-1, rate, rate, rows, columns, channels)
+    return grid.permute(0, 3, 1, 4, 2, 5).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def by_phases(network: nn.Module) -> nn.Module:
-    """The network with a `PhasedConv2d` for every dilated depthwise convolution; weights keep their names."""
-    for module in network.modules():
-        for name, conv in module.named_children():
-            if type(conv) is nn.Conv2d and _is_dilated_depthwise(conv):
-                module.register_module(name, _phased(conv))
-    return network
+class Strided(torch.autograd.Function):
+    """Depthwise convolution (N, C, H, W) with a stride, `padding=kernel // 2`, odd kernels."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        context.save_for_backward(x, weight)
+        context.stride = stride
+        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=len(weight))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (x, weight), stride, gradient = context.saved_tensors, context.stride, gradients[0]
+        zeros = weight.shape[-1] // 2
+        of_x = of_weight = None
+        if context.needs_input_grad[0]:
+            spread = torch.zeros_like(x)
+            spread[..., ::stride, ::stride] = gradient
+            of_x = F.conv2d(spread, weight.flip(2, 3), None, 1, zeros, groups=len(weight))
+        if context.needs_input_grad[1]:
+            of_weight = conv2d_weight(x, weight.shape, gradient, stride, zeros, groups=len(weight))
+        return of_x, of_weight, None
 
 
-def _is_dilated_depthwise(conv: nn.Conv2d) -> bool:
-    rate = conv.dilation[0]
-    plain = conv.stride == (1, 1) and conv.dilation == (rate, rate) and conv.padding_mode == "zeros"
-    return plain and rate > 1 and conv.groups == conv.in_channels > 1 and not isinstance(conv.padding, str)
+def _is_depthwise(conv: nn.Conv2d) -> bool:
+    """Such as `DepthwiseConv2d` can compute."""
+    kernel, stride, rate, zeros = conv.kernel_size[0], conv.stride[0], conv.dilation[0], conv.padding[0]
+    sides = (conv.kernel_size, conv.stride, conv.dilation, conv.padding)
+    square = sides == ((kernel, kernel), (stride, stride), (rate, rate), (zeros, zeros))
+    return (
+        square and conv.padding_mode == "zeros" and conv.groups == conv.in_channels == conv.out_channels > 1
+    )
 
 
-def _phased(conv: nn.Conv2d) -> PhasedConv2d:
-    padding, rate = (int(conv.padding[0]), int(conv.padding[1])), conv.dilation[0]
-    kernel_size = (conv.kernel_size[0], conv.kernel_size[1])
+def _replaced(conv: nn.Conv2d) -> DepthwiseConv2d:
+    sizes = (conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), conv.dilation[0])
     with torch.device("meta"):  # its weights are the other's
-        phased = PhasedConv2d(
-            conv.in_channels,
-            conv.out_channels,
-            kernel_size,
-            1,
-            padding,
-            rate,
-            conv.groups,
-            conv.bias is not None,
-        )
-    phased.weight, phased.bias = conv.weight, conv.bias
-    return phased.train(conv.training)
+        new = DepthwiseConv2d(conv.in_channels, conv.out_channels, *sizes, conv.groups, conv.bias is not None)
+    new.weight, new.bias = conv.weight, conv.bias
+    return new.train(conv.training)

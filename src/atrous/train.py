@@ -39,7 +39,7 @@ from atrous.crf import CRFHead
 from atrous.data import open_dataset
 from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.transforms import train_transform
-from atrous.depthwise import by_phases
+from atrous.depthwise import with_quick_gradients
 from atrous.ema import MovingAverage
 from atrous.errors import InputError, choose
 from atrous.evaluation import evaluate
@@ -186,7 +186,7 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
     elif recipe.sync_bn:
         network = synchronise(network, fabric.world_size, fabric.device.type)
     if fabric.device.type == "cpu":
-        network = by_phases(network)
+        network = with_quick_gradients(network)
     network = network.to(memory_format=torch.channels_last)
 
     batches = Batches(

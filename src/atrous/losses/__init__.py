@@ -14,7 +14,7 @@ from torch import Tensor
 from atrous.errors import InputError, choose
 from atrous.layers import AlignCorners, resize
 from atrous.losses.class_weights import class_weights_from_shares
-from atrous.losses.pixels import cross_entropy, focal, ohem
+from atrous.losses.pixels import Average, alone, cross_entropy, focal, ohem
 from atrous.losses.regions import dice, lovasz_softmax
 
 __all__ = [
@@ -40,6 +40,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "dice": dice,
     "lovasz": lovasz_softmax,
 }
+PIXELS = ("ce", "ohem", "focal")  # means over pixels, over those of all processes
 
 
 def loss_terms(loss: str | Mapping[str, float]) -> dict[str, float]:
@@ -70,23 +71,33 @@ def segmentation_loss(
     ignore_index: int = 255,
     aux_weight: float = 0.4,
     align_corners: AlignCorners = False,
+    average: Average = alone,
 ) -> Tensor:
     """Sum of the losses of every score map that `model.scores` gives in training.
 
     "out" and, with v2's multi-scale input, "scale_*" count fully (DeepLab v2 sec. 4.1.2 supervises each scale
     and their maximum); "aux" counts `aux_weight` (PSPNet sec. 3.3). `labels`: (N, H, W) int64 at the input size.
     `loss`: a name of `LOSSES`, or several with their weights, as {"ce": 1, "dice": 0.5}; `options` of each, as
-    {"focal": {"gamma": 2}}.
+    {"focal": {"gamma": 2}}. `average`: a number's mean over all processes (see `losses.pixels`); dice and lovasz look
+    at the regions of each process's own pictures.
     """
     terms = loss_terms(loss)
     total = torch.zeros((), device=labels.device)
     for name, logits in scores.items():
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # sums over pixels need it
+        coarse, truth = logits, labels
         if loss_at == "logits":
             truth = shrink_labels(labels, (logits.shape[-2], logits.shape[-1]))
-        else:
-            logits, truth = resize(logits, labels.shape[-2:], align_corners), labels
+        elif set(terms) != {"ce"}:
+            logits = resize(logits, labels.shape[-2:], align_corners)
         for kind, weight in terms.items():
-            term = LOSSES[kind](logits, truth, class_weights, ignore_index, **(options or {}).get(kind, {}))
+            settings = dict((options or {}).get(kind, {}))
+            if kind in PIXELS:
+                settings["average"] = average
+            if kind == "ce":  # brings the scores to the labels' size itself
+                settings["align_corners"] = align_corners
+            term = LOSSES[kind](
+                coarse if kind == "ce" else logits, truth, class_weights, ignore_index, **settings
+            )
             total = total + (aux_weight if name == "aux" else 1) * weight * term
     return total

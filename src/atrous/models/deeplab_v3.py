@@ -38,6 +38,7 @@ from atrous.layers import (
     AlignCorners,
     conv_bn_act,
     dilate,
+    layout,
     max_over_scales,
     resize,
     scale_rates,
@@ -75,7 +76,8 @@ class ImagePooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled: Tensor = self.conv(x.mean(dim=(2, 3), keepdim=True))
-        return pooled.expand(-1, -1, *x.shape[-2:])
+        grown = pooled.expand(-1, -1, *x.shape[-2:])
+        return grown.contiguous(memory_format=layout(x))  # else `cat` would lay all branches out anew
 
 
 class ASPP(nn.Module):
