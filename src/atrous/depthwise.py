@@ -1,8 +1,9 @@
 """Depthwise convolutions with gradients that are quick, and right, on a CPU.
 
-oneDNN, which computes torch's convolutions there, has no fast code for two gradients, and one of them can be wrong: that
-of the weights in bfloat16 is garbage at a rate above 1 on maps wider than a vector register, and at any rate on maps
-narrower than the kernel (oneDNN 3.12, torch 2.14). Both are convolutions that it has good code for: training takes those.
+oneDNN, which computes torch's convolutions there, has no fast code for two gradients, and one of them can be wrong:
+that of the weights in bfloat16 is garbage at a rate above 1 on maps wider than a vector register, and at any rate on
+maps narrower than the kernel (oneDNN 3.12, torch 2.14). Both are convolutions that it has good code for: training takes
+those.
 
     gradients at a rate r                a convolution without a rate, on each of the r * r grids of every r-th pixel
     gradient of the input at a stride    a convolution of the gradient with zeros between, the kernel turned round
