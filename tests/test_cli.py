@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous import terminal
 from atrous.cli import main
 
 
@@ -157,3 +158,16 @@ def test_a_folder_nobody_can_write_to(
 ) -> None:
     error = refused(["predict", str(scene_checkpoint), str(photo), "--out", str(photo / "out")], capsys)
     assert "cannot write there" in error
+
+
+def test_the_time_left_of_work_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Taken up at step 900 of 1000: 16 steps in 32 seconds leave 168 seconds for the other 84."""
+    clock = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    bar = terminal.Bar("train")
+    for done in range(901, 921):
+        clock[0] += 2
+        bar.show(done, 1000)
+    assert "train 916/1000   168 s left" in capsys.readouterr().out  # a line every 15 seconds

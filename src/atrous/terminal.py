@@ -55,6 +55,7 @@ class Bar:
         self.moving = sys.stdout.isatty()
         self.last_line = time.monotonic()
         self.begun = time.monotonic()
+        self.before: int | None = None  # steps that were done before this began, where it goes on
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -82,7 +83,7 @@ class Bar:
     def stage(self, title: str, done: int, of: int, note: str = "") -> None:
         """`show` in work of several stages; a new `title` starts the clock anew."""
         if title != self.title:
-            self.title, self.begun = title, time.monotonic()
+            self.title, self.begun, self.before = title, time.monotonic(), None
             self.progress.reset(self.task, description=title)
         self.show(done, of, note)
 
@@ -90,9 +91,11 @@ class Bar:
         """`done` steps `of` so many, with a word on how it goes."""
         self.progress.update(self.task, completed=done, total=of, note=note)
         now = time.monotonic()
+        if self.before is None:
+            self.before = done - 1
         if not self.moving and now - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = now
-            left = (now - self.begun) / done * (of - done)
+            left = (now - self.begun) / (done - self.before) * (of - done)
             say(f"{self.title} {done}/{of}   {left:.0f} s left   {note}")
 
 
