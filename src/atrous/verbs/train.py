@@ -23,8 +23,9 @@ def arguments(words: Sequence[str]) -> Parser:
     parser.add_argument("--resume", help="folder of a run that was stopped: go on as if it had not been")
     parser.add_argument("--print_config", nargs="?", const="", help="print the settings in full and stop")
     parser.add_class_arguments(Recipe, skip={"data"})
-    after = [*words[1:], ""]
-    for word, following in zip(words, after, strict=True):
+    if list(words[:1]) != ["train"]:
+        return parser  # other verbs have flags of the same names
+    for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, equals, value = word.partition("=")
         if flag in ("--recipe", "--resume"):
             place = Path(value if equals else following)
