@@ -128,7 +128,7 @@ class Predictor:
             image = read_image(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"a picture is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
-        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        return torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)
 
     @torch.inference_mode()
     def label_map(self, image: Tensor) -> Tensor:

@@ -1,0 +1,386 @@
+"""Folders, globs and lists; order and memory; shards, records and jobs that are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import atrous
+from atrous import segment_files as many
+from atrous.cli import main
+from atrous.errors import InputError
+from atrous.finding import find_pictures, part_of
+from atrous.predict import Predictor
+from atrous.results import Record
+from atrous.stream import ahead, buckets
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["atrous.train"])
+
+
+def draw(path: Path, size: tuple[int, int] = (24, 32), seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+# Finding
+
+
+def test_a_tree_keeps_its_form(tmp_path: Path) -> None:
+    for name in ("b.jpg", "x/a.jpg", "x/a.png", "y/a.jpg", "y/deep/c.JPG", ".hidden.jpg", "out/a.png"):
+        draw(tmp_path / "p" / name)
+    (tmp_path / "p" / "notes.txt").touch()
+    found = find_pictures([tmp_path / "p"], leave_out=tmp_path / "p" / "out")
+    assert list(found) == ["b", "x/a_jpg", "x/a_png", "y/a", "y/deep/c"]
+    assert found["y/deep/c"] == tmp_path / "p" / "y" / "deep" / "c.JPG"
+    assert list(find_pictures([tmp_path / "p" / "x", tmp_path / "p" / "b.jpg"])) == ["a_jpg", "a_png", "b"]
+
+
+def test_globs_and_lists(tmp_path: Path) -> None:
+    for name in ("x/a.jpg", "x/b.png", "y/a.jpg"):
+        draw(tmp_path / name)
+    assert list(find_pictures([tmp_path / "*" / "a.jpg"])) == ["x/a", "y/a"]
+    assert list(find_pictures([tmp_path / "**" / "*.*g"])) == ["x/a", "x/b", "y/a"]
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"# three\nx/a.jpg\n{tmp_path / 'y' / 'a.jpg'}\n\nx/gone.jpg\n")
+    found = find_pictures([listed])
+    assert found == {
+        "x/a": tmp_path / "x" / "a.jpg",
+        "y/a": tmp_path / "y" / "a.jpg",
+        "x/gone": tmp_path / "x" / "gone.jpg",  # said when it is its turn
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "message"),
+    [
+        ([], ["gone.jpg"], "gone.jpg: no such picture"),
+        ([], ["*.jpg"], r"\*\.jpg: no picture has such a name"),
+        (["notes.md"], ["."], "no pictures in this folder"),
+        (["list.txt"], ["list.txt"], "no picture is named in this list"),
+        (["x/a.jpg", "y/a.jpg"], ["x/a.jpg", "y/a.jpg"], r"both would be written as a_jpg\.png"),
+        (["a.jpg", "a_overlay.jpg"], ["."], r"both would be written as a_overlay\.png"),
+        (["a.jpg", "a.png", "a_jpg.png"], ["."], r"both would be written as a_jpg\.png"),
+    ],
+)
+def test_what_cannot_be_found_or_clashes(
+    names: list[str], given: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    with pytest.raises(InputError, match=message) as error:
+        find_pictures(given)
+    assert "\n" not in str(error.value)
+
+
+def test_parts_hold_each_picture_exactly_once() -> None:
+    pictures = {str(i): Path(f"{i}.jpg") for i in range(17)}
+    parts = [part_of(pictures, which, 5) for which in range(5)]
+    assert sorted(name for part in parts for name in part) == sorted(pictures)
+    assert {len(part) for part in parts} == {3, 4}
+
+
+# Overlap, order and memory
+
+
+def test_ahead_keeps_the_order_and_its_limit() -> None:
+    made, most = 0, 0
+    lock = threading.Lock()
+
+    def make(number: int) -> int:
+        nonlocal made
+        time.sleep(0.002 * (number % 3))  # later ones are done earlier
+        with lock:
+            made += 1
+        if number == 7:
+            raise InputError("seven")
+        return number * 10
+
+    taken = []
+    for index, (number, future) in enumerate(ahead(make, range(20), 3, 5)):
+        most = max(most, made - index)
+        taken.append("broken" if future.exception() else future.result())
+        assert number == index
+    assert taken == [i * 10 if i != 7 else "broken" for i in range(20)]
+    assert most <= 5
+
+
+def test_ahead_can_be_left() -> None:
+    """The threads end with it."""
+    before = threading.active_count()
+    for _ in ahead(lambda x: x, range(1000), 2, 4):
+        break
+    assert threading.active_count() <= before + 2
+    stream = ahead(lambda x: x, range(1000), 2, 4)
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before
+
+
+def test_buckets_have_one_size_and_hold_each_item_once() -> None:
+    sizes = np.random.default_rng(0).integers(0, 6, 200).tolist()
+    taken = 0
+
+    def counted() -> Any:
+        nonlocal taken
+        for item in enumerate(sizes):
+            taken += 1
+            yield item
+
+    given, waiting = [], []
+    for batch in buckets(counted(), lambda item: item[1], 4, 10):
+        assert len({size for _, size in batch}) == 1
+        assert len(batch) <= 4
+        waiting.append(taken - len(given))
+        given += batch
+    assert sorted(given) == list(enumerate(sizes))
+    assert max(waiting) <= 10
+    assert list(buckets(iter("aabb"), str, 2, 8)) == [["a", "a"], ["b", "b"]]
+    assert list(buckets(iter("abab"), str, 1, 4)) == [["a"], ["b"], ["a"], ["b"]]
+
+
+# From files to files
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(7):
+        draw(tmp_path / "photos" / f"{number}.png", (24, 32) if number % 3 else (17, 40), seed=number)
+    return tmp_path / "photos"
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [
+        json.loads(line)
+        for path in sorted(folder.glob("predictions*.jsonl"))
+        for line in path.read_text().splitlines()
+        if line
+    ]
+
+
+def test_batches_write_what_single_pictures_do_in_a_fixed_order(
+    scene_checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    predictor = Predictor(scene_checkpoint)
+    orders = []
+    for folder in ("a", "b"):
+        main(
+            f"predict {scene_checkpoint} {photos} --out {tmp_path / folder} --batch_size 3 --probabilities".split()
+        )
+        orders.append([entry["done"] for entry in records(tmp_path / folder) if "done" in entry])
+    assert orders[0] == orders[1] == ["1", "2", "4", "0", "3", "6", "5"]
+    for number in range(7):
+        expected = predictor.predict(photos / f"{number}.png", probabilities=True)
+        found = np.load(tmp_path / "a" / f"{number}_probabilities.npy")
+        np.testing.assert_allclose(found, expected.probabilities, atol=1e-5)
+        with Image.open(tmp_path / "a" / f"{number}.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask), found.argmax(0))
+
+
+def test_at_most_so_many_pictures_are_in_memory(
+    scene_checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read and not yet written, with every picture of a size of its own, so that batches must wait."""
+    files = [draw(tmp_path / "many" / f"{i:02}.png", (8 + i, 9)) for i in range(40)]
+    alive, most = 0, 0
+    read, put = many.read_image, many.put_in_place
+
+    def counting(*arguments: Any) -> Any:
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        return read(*arguments)
+
+    def released(written: dict[Path, Path]) -> None:
+        nonlocal alive
+        alive -= 1
+        put(written)
+
+    monkeypatch.setattr(many, "read_image", counting)
+    monkeypatch.setattr(many, "put_in_place", released)
+    out = tmp_path / "out"
+    outcome = many.segment_files(
+        Predictor(scene_checkpoint), find_pictures(files), out, Record(out, {}), batch_size=2, threads=1
+    )
+    assert outcome.done == 40
+    # read ahead 2 + 1, waiting for their size 4 * 2, being written 2 + 1
+    assert most <= 3 + 8 + 3
+
+
+def test_resume_does_not_redo_and_keeps_to_the_settings(
+    scene_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = f"predict {scene_checkpoint} {photos} --out {out}".split()
+    main(command)
+    lines = (out / "predictions.jsonl").read_text().splitlines()
+    # as after a kill: 5 was done and is gone since, 6 was begun and is half there, the last line is half written
+    (out / "5.png").unlink()
+    kept = [line for line in lines if '"done": "6"' not in line]
+    (out / "predictions.jsonl").write_text("\n".join(kept) + '\n{"done": "6')
+    (out / "6_overlay.png").unlink()
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("?.png")}
+    main([*command, "--resume"])
+    assert "7 of 7 pictures" in (printed := capsys.readouterr().out)
+    assert "6 of them by an earlier job" in printed
+    assert not (out / "5.png").exists()
+    assert (out / "6_overlay.png").exists()
+    assert {p.name for p in out.glob("?.png") if p.stat().st_mtime_ns != times[p.name]} == {"6.png"}
+    assert [entry["done"] for entry in records_of_whole_lines(out) if "done" in entry][-1] == "6"
+
+    with pytest.raises(
+        SystemExit
+    ) as stop:  # with a flip it is another job, whose results would replace these
+        main([*command, "--resume", "--flip"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("exists already") == 7  # 5 has an overlay
+
+
+def records_of_whole_lines(folder: Path) -> list[dict[str, Any]]:
+    whole = []
+    for line in (folder / "predictions.jsonl").read_text().splitlines():
+        try:
+            whole.append(json.loads(line))
+        except ValueError:
+            assert line == '{"done": "6'
+    return whole
+
+
+def dies_before_its_fourth(words: list[str]) -> None:
+    torch.set_num_threads(1)
+    put, count = many.put_in_place, itertools.count(1)
+
+    def dying(written: dict[Path, Path]) -> None:
+        if next(count) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        put(written)
+
+    many.put_in_place = dying
+    main(words)
+
+
+def test_a_killed_job_goes_on(scene_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = f"predict {scene_checkpoint} {photos} --out {out} --device cpu".split()
+    killed = PROCESSES.Process(target=dies_before_its_fourth, args=(command,))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert len(list(out.glob("?.png"))) == 3
+    before = {path: path.stat().st_mtime_ns for path in out.glob("?.png")}
+    main([*command, "--resume"])
+    assert sorted(path.name for path in out.glob("?.png")) == [f"{i}.png" for i in range(7)]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    done = [entry["done"] for entry in records(out) if "done" in entry]
+    assert sorted(done) == sorted(set(done)) == [str(i) for i in range(7)]
+
+
+def test_shards_of_an_array_job(scene_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for part in ("1/3", "2/3", "3/3"):
+        main(f"predict {scene_checkpoint} {photos} --out {out} --shard {part}".split())
+    assert sorted(path.name for path in out.glob("*.jsonl")) == [
+        f"predictions-{i}-of-3.jsonl" for i in (1, 2, 3)
+    ]
+    done = [entry["done"] for entry in records(out) if "done" in entry]
+    assert sorted(done) == [str(i) for i in range(7)]
+    main(f"predict {scene_checkpoint} {photos} --out {out} --resume".split())  # in one, and nothing is left
+    assert len([entry for entry in records(out) if "done" in entry]) == 7
+    for bad in ("0/3", "4/3", "3", "a/b"):
+        with pytest.raises(SystemExit):
+            main(f"predict {scene_checkpoint} {photos} --out {out} --shard {bad}".split())
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def one_of_two(rank: int, port: int, words: list[str], folder: Path) -> None:
+    """What `torchrun --nproc_per_node 2 -m atrous ...` starts."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+        for ending, redirect in (("out", contextlib.redirect_stdout), ("err", contextlib.redirect_stderr)):
+            stack.enter_context(redirect(stack.enter_context((folder / f"{rank}.{ending}").open("w"))))
+        main(words)
+
+
+def two_processes(words: list[str], folder: Path) -> list[Ended]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = [PROCESSES.Process(target=one_of_two, args=(rank, port, words, folder)) for rank in range(2)]
+    for process in started:
+        process.start()
+    ended = []
+    for rank, process in enumerate(started):
+        process.join()
+        said = [(folder / f"{rank}.{ending}").read_text() for ending in ("out", "err")]
+        ended.append(Ended(process.exitcode, *said))
+    return ended
+
+
+def test_two_processes_predict_each_picture_once_and_report_what_is_broken(
+    scene_checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "broken.jpg").write_text("no picture")
+    out = tmp_path / "out"
+    first, second = two_processes(
+        ["predict", str(scene_checkpoint), str(photos), "--out", str(out)], tmp_path
+    )
+    assert (first.returncode, second.returncode) == (2, 0)
+    assert f"7 of 8 pictures -> {out}" in first.stdout
+    assert "broken.jpg: not a picture" in first.stderr
+    assert second.stdout == ""
+    done = {
+        path.name: [
+            json.loads(line)["done"] for line in path.read_text().splitlines() if "done" in json.loads(line)
+        ]
+        for path in out.glob("predictions-*.jsonl")
+    }
+    assert sorted(done) == ["predictions-1-of-2.jsonl", "predictions-2-of-2.jsonl"]
+    assert min(map(len, done.values())) >= 3
+    assert sorted(name for part in done.values() for name in part) == [str(i) for i in range(7)]
+
+
+def test_two_processes_add_up_their_scores_exactly(scene_checkpoint: Path, tmp_path: Path) -> None:
+    words = ["evaluate", str(scene_checkpoint), "scenes", "--data_options", '{"length": 5, "size": [48, 64]}']
+    words += ["--trimap", "1,5", "--boundary_iou"]
+    main([*words, "--json", str(tmp_path / "one.json")])
+    first, second = two_processes([*words, "--json", str(tmp_path / "two.json")], tmp_path)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one == two
+    assert one["pictures"] == 5
+    assert np.sum(one["confusion"]) == 5 * 48 * 64
+    assert list(one["trimap_miou"]) == ["1", "5"]
+
+
+def test_evaluate_with_batches_counts_the_same_pixels(scene_checkpoint: Path) -> None:
+    data = atrous.open_dataset("scenes", "val", length=5, size=(48, 64))
+    predictor = Predictor(scene_checkpoint)
+    one, three = (atrous.evaluate(predictor, data, batch_size=size) for size in (1, 3))
+    np.testing.assert_array_equal(one.confusion.sum(1), three.confusion.sum(1))
+    assert abs(one.confusion - three.confusion).sum() <= 20  # ties up to rounding
+    assert one.pictures == three.pictures == 5
