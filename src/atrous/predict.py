@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from atrous import checkpoint
+from atrous import checkpoint, runtimes
 from atrous.config import Mode, Protocol
 from atrous.crf import DenseCRF, unary_from_labels
 from atrous.data.labels import IGNORE_INDEX, Colour, Labels
@@ -43,7 +43,8 @@ class Predictor:
     """Segments pictures with a model or checkpoint file. What is not given is taken from the checkpoint.
 
     mode, size, longer_side, scales, flip, crf: see `atrous.config.Protocol`. device: "auto" takes CUDA or MPS where
-    there is one.
+    there is one. A path may also be a file of `atrous export`: .onnx, .xml or .pt2, which run on the CPU. runtime:
+    "auto", "eager", "torch", "onnxruntime" or "openvino", precision: "fp32" or "bf16"; see `atrous.runtimes.prepare`.
     """
 
     def __init__(
@@ -56,9 +57,12 @@ class Predictor:
         flip: bool | None = None,
         crf: dict[str, float] | None = None,
         device: str = "auto",
+        runtime: str = "auto",
+        precision: str = "fp32",
     ) -> None:
+        source = Path(model) if isinstance(model, (str, Path)) else None
         if isinstance(model, (str, Path)):
-            model = checkpoint.load(model)
+            model = runtimes.load(model)
         metadata = checkpoint.metadata_of(model)
         given: dict[str, Any] = {
             "mode": mode,
@@ -72,8 +76,8 @@ class Predictor:
             metadata.protocol, **{key: value for key, value in given.items() if value is not None}
         )
         self.crf = None if self.protocol.crf is None else make_crf(self.protocol.crf)
-        self.device = pick_device(device)
-        self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.device = pick_device("cpu" if isinstance(model, runtimes.Exported) else device)
+        self.model = runtimes.prepare(model, self.device, runtime, precision, source)
         self.output_stride = checkpoint.config_of(model).output_stride
         self.labels = metadata.labels
         self.mean, self.std = (
@@ -103,6 +107,8 @@ class Predictor:
         plain = Protocol(crf=self.protocol.crf) == self.protocol and self.crf is None
         if not plain:
             return self.scores(image).argmax(0)
+        if isinstance(self.model, runtimes.Exported) and self.model.output == "labels":
+            return self.model.labels(image[None])[0]
         height, width = image.shape[-2:]
         x = self._padded(((image.to(self.device).float() / 255 - self.mean) / self.std)[None])
         coarse = self.model.scores(x.contiguous(memory_format=torch.channels_last))["out"][0]  # type: ignore[operator]

@@ -347,7 +347,9 @@ def mean_and_std(normalization: Normalization, device: torch.device) -> tuple[Te
 def evaluate_run(run: Run) -> Metrics:
     """Measure on the validation set; log, draw the samples, keep `last` and, where it is better, `best`."""
     check_finite(run)
-    predictor = Predictor(run.measured, scales=(1.0,), flip=False, device=str(run.fabric.device))
+    predictor = Predictor(
+        run.measured, scales=(1.0,), flip=False, device=str(run.fabric.device), runtime="eager"
+    )
     predictor.crf = None
     broken: list[str] | None = [] if run.recipe.skip_broken else None
     try:

@@ -38,6 +38,13 @@ def add_protocol_arguments(parser: Parser, crf: bool = True) -> None:
     group.add_argument("--scales", type=float, nargs="+", help="average over these scales of the picture")
     group.add_argument("--flip", action="store_true", default=None, help="average with the mirrored picture")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    group.add_argument(
+        "--runtime",
+        choices=("auto", "eager", "torch", "onnxruntime", "openvino"),
+        default="auto",
+        help="what runs the network; a named one is converted to once and kept, and auto takes it from then on",
+    )
+    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the network")
     if crf:
         group.add_argument("--crf", action="store_true", help="refine with the dense CRF of v1 and v2")
         group.add_argument(
@@ -53,5 +60,14 @@ def make_predictor(given: Namespace) -> Any:
         raise InputError("--size takes one side, or height and width")
     crf = given.get("crf_options") or ({} if given.get("crf") else None)
     return Predictor(
-        given.checkpoint, given.mode, size, given.longer_side, given.scales, given.flip, crf, given.device
+        given.checkpoint,
+        given.mode,
+        size,
+        given.longer_side,
+        given.scales,
+        given.flip,
+        crf,
+        given.device,
+        runtime=given.runtime,
+        precision=given.precision,
     )

@@ -14,7 +14,7 @@ from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 def arguments(words: Sequence[str]) -> Parser:
     """segment pictures: a palette PNG of class indices and an overlay for each"""
     parser = Parser(description=arguments.__doc__)
-    parser.add_argument("checkpoint", help="file that `atrous train` wrote")
+    parser.add_argument("checkpoint", help="file that `atrous train`, `import` or `export` wrote")
     parser.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
     parser.add_argument("--out", default="predictions", help="folder for the results")
     parser.add_argument("--probabilities", action="store_true", help="write (C, H, W) float32 .npy files too")
