@@ -15,7 +15,7 @@ FLOORS: dict[str, int] = {
     "upsampling": 3, "protocols": 2, "processes": 2, "boundary": 2, "stream": 2, "finding": 4,
     "backbones": 3, "data": 3, "visualize": 3,
     "models": 4,
-    "checkpoint": 5, "importers": 6, "info": 5,
+    "checkpoint": 5, "importers": 6, "info": 5, "runtimes": 6,
     "predict": 7, "objective": 7,
     "evaluation": 8, "tuning": 8, "results": 8, "segment_files": 9, "video": 9,
     "batch_norm": 2, "depthwise": 2, "ema": 2, "batches": 4, "run": 9, "optimizer": 10, "state": 10, "train": 11,

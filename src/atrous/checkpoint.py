@@ -48,23 +48,7 @@ def save(
     weights are stored in, such as torch.float16; `load` gives float32 again.
     """
     path = Path(path)
-    config = config_of(model)
-    if metadata is None:
-        metadata = metadata_of(model)
-    if len(metadata.labels) != config.num_classes:
-        raise InputError(
-            f"{path}: the model has {config.num_classes} classes, its labels {len(metadata.labels)}"
-        )
-    labels = metadata.labels
-    header = {
-        "format": FORMAT,
-        "model": to_dict(config),
-        "labels": {"names": labels.names, "palette": labels.palette, "ignore_index": labels.ignore_index},
-        "normalization": to_dict(metadata.normalization),
-        "protocol": to_dict(metadata.protocol),
-        "scores": metadata.scores,
-        "recipe": metadata.recipe,
-    }
+    header = header_of(config_of(model), metadata_of(model) if metadata is None else metadata, str(path))
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if dtype is not None:
         weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
@@ -83,6 +67,22 @@ def save(
 def locate(path: str | Path) -> Path:
     """The file of a checkpoint: a path, or "box" for the model that the package brings."""
     return BOX_FILE if str(path) == BOX and not Path(BOX).is_file() else Path(path)
+
+
+def header_of(config: ModelConfig, metadata: Metadata, where: str) -> dict[str, Any]:
+    """All that a file says besides its weights, as plain JSON values; `parse_header` reads it."""
+    labels = metadata.labels
+    if len(labels) != config.num_classes:
+        raise InputError(f"{where}: the model has {config.num_classes} classes, its labels {len(labels)}")
+    return {
+        "format": FORMAT,
+        "model": to_dict(config),
+        "labels": {"names": labels.names, "palette": labels.palette, "ignore_index": labels.ignore_index},
+        "normalization": to_dict(metadata.normalization),
+        "protocol": to_dict(metadata.protocol),
+        "scores": metadata.scores,
+        "recipe": metadata.recipe,
+    }
 
 
 def load(path: str | Path = BOX) -> Model:
@@ -105,7 +105,7 @@ def load(path: str | Path = BOX) -> Model:
             f"{path}: safetensors, but not a checkpoint that atrous wrote (it has no header of ours){FOREIGN}"
         )
     try:
-        config, metadata = _parse(json.loads(header), str(path))
+        config, metadata = parse_header(json.loads(header), str(path))
         model = build_model(config)
         model.load_state_dict(weights)
     except InputError:
@@ -132,7 +132,8 @@ def metadata_of(model: nn.Module) -> Metadata:
     return Metadata(Labels.named([f"class_{i}" for i in range(config_of(model).num_classes)]))
 
 
-def _parse(header: dict[str, Any], where: str) -> tuple[ModelConfig, Metadata]:
+def parse_header(header: dict[str, Any], where: str) -> tuple[ModelConfig, Metadata]:
+    """The way back from `header_of`. InputError for another format; KeyError, TypeError or ValueError for nonsense."""
     if header["format"] != FORMAT:
         raise InputError(
             f"{where}: written in checkpoint format {header['format']}; this atrous reads {FORMAT}"

@@ -195,6 +195,25 @@ def _channels_last(gradient: Tensor) -> Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
+def region_means(x: Tensor, bins: int) -> Tensor:
+    """Means over bins x bins regions that cover the map (PSPNet sec. 3.2): (N, C, h, w) to (N, C, bins, bins).
+
+    `F.adaptive_avg_pool2d`; in a graph whose h and w are open, where ONNX has no such layer, as two matrix products.
+    """
+    if not torch.compiler.is_compiling():
+        return F.adaptive_avg_pool2d(x, bins)
+    rows, columns = (_averaging(side, bins, x) for side in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def _averaging(length: int, bins: int, like: Tensor) -> Tensor:
+    """The matrix (bins, length) that averages over length * i // bins up to, rounded up, length * (i + 1) / bins."""
+    index, points = torch.arange(bins, device=like.device), torch.arange(length, device=like.device)
+    first, last = index * length // bins, ((index + 1) * length + bins - 1) // bins
+    inside = (points >= first[:, None]) & (points < last[:, None])
+    return inside.to(like.dtype) / (last - first)[:, None].to(like.dtype)
+
+
 SCALES = (0.5, 0.75, 1.0)  # DeepLab v2 sec. 4.1.2
 
 
@@ -226,6 +245,6 @@ def _zoom(x: Tensor, scale: float, align_corners: AlignCorners) -> Tensor:
     if scale == 1 or min(x.shape[-2:]) * scale < 1:
         return x
     if align_corners is True:  # the first and the last point stay (Caffe)
-        size = [int((side - 1) * scale) + 1 for side in x.shape[-2:]]
+        size = [torch.sym_int((side - 1) * scale) + 1 for side in x.shape[-2:]]
         return F.interpolate(x, size, mode="bilinear", align_corners=True)
     return F.interpolate(x, scale_factor=scale, mode="bilinear")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from atrous import checkpoint
+from atrous import checkpoint, runtimes
 from atrous.config import Average, Mode, Protocol
 from atrous.crf import DenseCRF, unary_from_labels
 from atrous.data.labels import IGNORE_INDEX, Colour, Labels
@@ -45,6 +45,8 @@ class Predictor:
     mode, size, longer_side, scales, flip, overlap, average, output_stride: see `atrous.config.Protocol`.
     crf: its parameters; True takes the checkpoint's, or its own where it has none; False is no CRF.
     device: "auto" takes CUDA or MPS where there is one.
+    A path may also be a file of `atrous export`: .onnx, .xml or .pt2, which run on the CPU. runtime: "auto", "eager",
+    "torch", "onnxruntime" or "openvino", precision: "fp32" or "bf16"; see `atrous.runtimes.prepare`.
     """
 
     def __init__(
@@ -62,9 +64,12 @@ class Predictor:
         overlap: float | None = None,
         average: Average | None = None,
         output_stride: int | None = None,
+        runtime: str = "auto",
+        precision: str = "fp32",
     ) -> None:
+        source = Path(model) if isinstance(model, (str, Path)) else None
         if isinstance(model, (str, Path)):
-            model = checkpoint.load(model)
+            model = runtimes.load(model)
         metadata = checkpoint.metadata_of(model)
         given: dict[str, Any] = {
             "mode": mode,
@@ -80,11 +85,17 @@ class Predictor:
         crop = metadata.recipe.get("crop_size")
         window = (crop, crop) if isinstance(crop, int) else tuple(crop) if crop else None
         self.protocol: Protocol = settle(metadata.protocol, protocol, given, window)
-        if self.protocol.output_stride is not None:
-            model = at_output_stride(cast(Model, model), self.protocol.output_stride)
+        stride = self.protocol.output_stride
+        if stride is not None and isinstance(model, runtimes.Exported):
+            if stride != model.config.output_stride:
+                raise InputError(
+                    f"{model.path} was exported at output stride {model.config.output_stride}: it has no other"
+                )
+        elif stride is not None:
+            model = at_output_stride(cast(Model, model), stride)
         self.crf = None if self.protocol.crf is None else make_crf(self.protocol.crf)
-        self.device = pick_device(device)
-        self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.device = pick_device("cpu" if isinstance(model, runtimes.Exported) else device)
+        self.model = runtimes.prepare(model, self.device, runtime, precision, source)
         self.output_stride = checkpoint.config_of(model).output_stride
         self.labels = metadata.labels
         self.mean, self.std = (
@@ -140,6 +151,8 @@ class Predictor:
             return self.label_map(image[None])[0]
         if not self._one_view or self.crf is not None:
             return self.scores(image).argmax(1)
+        if isinstance(self.model, runtimes.Exported) and self.model.output == "labels":
+            return self.model.labels(image)
         height, width = image.shape[-2:]
         x = self._padded(self._normalized(image))
         coarse = self.model.scores(x.contiguous(memory_format=torch.channels_last))["out"]  # type: ignore[operator]

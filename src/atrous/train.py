@@ -363,6 +363,7 @@ def evaluate_run(run: Run) -> Metrics:
         crf=False,
         output_stride=run.network.config.output_stride,
         device=str(run.fabric.device),
+        runtime="eager",
     )
     broken: list[str] | None = [] if run.recipe.skip_broken else None
     try:

@@ -22,12 +22,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from atrous.backbones.base import Backbone
 from atrous.config import ModelConfig
-from atrous.layers import conv_bn_act, resize
+from atrous.layers import conv_bn_act, region_means, resize
 
 
 class PyramidPooling(nn.Module):
@@ -56,7 +55,7 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pyramid = [x]
         for size, conv in zip(self.bins, self.levels, strict=True):
-            pooled = conv(F.adaptive_avg_pool2d(x, size))
+            pooled = conv(region_means(x, size))
             pyramid.append(resize(pooled, x.shape[-2:], self.align_corners))
         return torch.cat(pyramid, dim=1)
 

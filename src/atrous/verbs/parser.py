@@ -50,6 +50,13 @@ def add_protocol_arguments(parser: Parser, crf: bool = True) -> None:
     yes_no(group, "flip", "average with the mirrored picture")
     group.add_argument("--average", choices=("probabilities", "logits"), help="what is averaged")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    group.add_argument(
+        "--runtime",
+        choices=("auto", "eager", "torch", "onnxruntime", "openvino"),
+        default="auto",
+        help="what runs the network; a named one is converted to once and kept, and auto takes it from then on",
+    )
+    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the network")
     if crf:
         yes_no(group, "crf", "refine with the dense CRF of v1 and v2")
         group.add_argument(
@@ -91,4 +98,6 @@ def make_predictor(given: Namespace) -> Any:
         overlap=given.overlap,
         average=given.average,
         output_stride=given.output_stride,
+        runtime=given.runtime,
+        precision=given.precision,
     )

@@ -12,16 +12,18 @@ from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
 BOX = "box"  # the model that the package brings, see `checkpoint.BOX`
 MODELS = (
-    ".safetensors",
-    ".pth",
-    ".pt",
-    ".ckpt",
-    ".tar",
-    ".bin",
-    ".tflite",
-    ".pb",
-    ".caffemodel",
-    ".pdparams",
+    *(".safetensors", ".onnx", ".xml", ".pt2"),
+    *(
+        ".pth",
+        ".pt",
+        ".ckpt",
+        ".tar",
+        ".bin",
+        ".tflite",
+        ".pb",
+        ".caffemodel",
+        ".pdparams",
+    ),  # have to be imported
 )
 MAX_PIXELS = 178_956_970  # Pillow's own limit, against files that unpack to more than memory holds
 SHOWN = 20  # broken pictures; all of them are in predictions.jsonl
@@ -34,8 +36,8 @@ def arguments(words: Sequence[str]) -> Parser:
         "pictures",
         nargs="+",
         metavar="[CHECKPOINT] PICTURE",
-        help="file that `atrous train` wrote (without one: the model that the package brings); then pictures, "
-        "folders, globs, lists of files (.txt), or a video",
+        help="file that `atrous train`, `import` or `export` wrote (without one: the model that the package brings); "
+        "then pictures, folders, globs, lists of files (.txt), or a video",
     )
     parser.add_argument("--out", help="folder for the results, or file of the video (default: predictions)")
     parser.add_argument("--probabilities", action="store_true", help="write (C, H, W) float32 .npy files too")

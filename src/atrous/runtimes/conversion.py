@@ -1,0 +1,51 @@
+"""A checkpoint as another runtime takes it, converted once and kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from torch import nn
+
+from atrous.errors import InputError
+from atrous.runtimes import installed, need
+from atrous.runtimes.export import export
+from atrous.runtimes.networks import Exported, OnnxNetwork, OpenVinoNetwork
+
+# the fastest first, as measured (docs/benchmarks.md)
+CONVERTED = {"openvino": OpenVinoNetwork, "onnxruntime": OnnxNetwork}
+
+
+def converted(model: nn.Module, runtime: str, precision: str, source: Path | None) -> Exported | None:
+    """The model in ONNX Runtime or OpenVINO; "auto" takes what is there already and returns None where nothing is.
+
+    source: the checkpoint that the model is from, whose conversion is kept; without it, every call converts.
+    """
+    kept = None if source is None else cache_folder() / f"{_digest(source)}.onnx"
+    if runtime == "auto":
+        found = next((name for name in CONVERTED if installed(name)), None)
+        if found is None or precision != "fp32" or kept is None or not kept.is_file():
+            return None
+        runtime = found
+    need(runtime)
+    if runtime == "onnxruntime" and precision != "fp32":
+        raise InputError(
+            f"runtime 'onnxruntime' computes in fp32 here, not in {precision}: take openvino or torch"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = kept or Path(folder) / "model.onnx"
+        if not path.is_file():
+            export(model, path, "onnx", "scores")
+        return OpenVinoNetwork(path, precision) if runtime == "openvino" else OnnxNetwork(path)
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/atrous, by default ~/.cache/atrous."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atrous"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
