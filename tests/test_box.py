@@ -80,3 +80,25 @@ def test_the_card_s_figure() -> None:
     data = atrous.open_dataset(SHARED, "val", classes=KNOWN[1:])
     measured = evaluate(predictor, data)
     assert measured.miou == pytest.approx(metadata_of(predictor.model).scores["miou"], abs=2e-3)
+
+
+def test_a_folder_alone_trains_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --recipe, --model and --backbone: recipe "quick", from the backbone, ASPP and decoder of the box."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(8):
+        pixels = np.zeros((40, 50, 3), np.uint8)
+        pixels[:, 25 + i :] = 200
+        for folder, array in (("images", pixels), ("masks", (pixels[..., 0] > 0).astype(np.uint8))):
+            Path(folder).mkdir(exist_ok=True)
+            Image.fromarray(array).save(f"{folder}/{i}.png")
+    small = "--iterations 2 --crop_size 49 --batch_size 2 --workers 0 --device cpu --precision 32-true"
+    main(["train", ".", "--out", "run", *small.split()])
+    said = capsys.readouterr().out
+    assert "starts from " in said and "new: classifier.weight, classifier.bias" in said
+    trained = atrous.load("run/last.safetensors")
+    assert metadata_of(trained).recipe["init"] == "box"
+    box, after = atrous.load().state_dict(), trained.state_dict()
+    name = "backbone.features.3.conv.0.0.weight"
+    assert torch.allclose(after[name], box[name], atol=1e-3) and not torch.equal(after[name], box[name])
