@@ -14,7 +14,7 @@ from torch import nn
 
 from atrous import train as training
 from atrous.batch_norm import Frozen, SyncBatchNorm2d, freeze, synchronise
-from atrous.batches import Batches, Drawn, class_pixels, collate, rare_class_weights, repeat_factors
+from atrous.batches import Batches, Drawn, class_pixels, collate, rare_class_weights, repeat_factors, steps
 from atrous.config import Recipe
 from atrous.data import open_dataset, train_transform
 from atrous.ema import MovingAverage
@@ -182,18 +182,6 @@ def test_a_compiled_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
-def test_mixed_precision_reaches_the_convolutions(tmp_path: Path) -> None:
-    """The network is called by another method than `forward`, which Fabric alone would leave in float32."""
-    run = training.set_up(recipe(tmp_path, precision="bf16-mixed"))
-    seen = []
-    for module in run.network.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda _module, _given, out: seen.append(out.dtype))
-    training.train_epoch(run)
-    assert seen and set(seen) == {torch.bfloat16}
-    assert all(value.dtype == torch.float32 for value in run.network.parameters())
-
-
 def test_chances_of_rare_classes() -> None:
     """3 pictures of road alone, 1 of road and car: a car half of the time, a road of any 4 in the other half."""
     pixels = np.array([[9, 0, 0], [5, 0, 0], [7, 0, 0], [3, 1, 0]])
@@ -264,3 +252,23 @@ def test_augmentation_follows_from_the_draw_alone() -> None:
     assert torch.equal(first.images, second.images.flip(0))
     assert torch.equal(first.masks, second.masks.flip(0))
     torch.set_rng_state(before)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16), ("64-true", torch.float64)],
+)
+def test_the_network_computes_in_the_precision_that_was_asked_for(
+    tmp_path: Path, precision: str, kind: torch.dtype
+) -> None:
+    run = training.set_up(recipe(tmp_path, precision=precision))
+    seen: set[torch.dtype] = set()
+    for module in run.network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
+    training.take_step(run, next(steps(run.loader)))
+    assert seen == {kind}
+    assert {p.dtype for p in run.network.parameters()} == {
+        torch.float64 if kind == torch.float64 else torch.float32
+    }
+    assert run.network.metadata.labels.names  # the network is found where it was

@@ -1,4 +1,4 @@
-"""What a recipe asks the training to make small: the options of its losses, and the weights of the classes."""
+"""What a recipe asks the training to make small: scores, the options of its losses, and the weights of the classes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,28 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atrous import losses
 from atrous.batches import class_pixels
 from atrous.config import Recipe
 from atrous.data.base import SegmentationDataset
 from atrous.errors import InputError, choose
+
+
+class Scores(nn.Module):
+    """A network that, when called, gives the scores that the loss needs: `network.scores`.
+
+    Precision and the exchange of gradients are Fabric's, and they hold for calls of the module that it set up alone.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        scores: dict[str, Tensor] = self.network.scores(x)  # type: ignore[operator]
+        return scores
 
 
 def loss_options(recipe: Recipe) -> dict[str, dict[str, float]]:

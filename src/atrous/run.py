@@ -42,7 +42,7 @@ class Run:
 
     recipe: Recipe
     fabric: Fabric
-    model: Any  # what Fabric made of the nn.Module
+    model: Any  # what Fabric made of `objective.Scores` of the network
     optimizer: Any
     loader: Any
     batches: Batches  # what the loader loads
@@ -68,7 +68,7 @@ class Run:
     @property
     def network(self) -> Any:
         """The model itself, as `create_model` built it."""
-        return self.model.module
+        return self.model.module.network
 
     @property
     def measured(self) -> Any:
@@ -117,12 +117,12 @@ def save(run: Run, name: str) -> None:
             raise write_failed(path, error) from error
 
 
-def mean_of_processes(run: Run, value: float) -> float:
-    """The mean of each process's `value`."""
+def mean_of_processes(run: Run, value: Tensor) -> Tensor:
+    """The mean of each process's `value`, a number."""
     if run.fabric.world_size == 1:
         return value
-    mean: Any = run.fabric.all_reduce(torch.tensor(value, dtype=torch.float32), reduce_op="mean")
-    return float(mean)
+    mean: Tensor = run.fabric.all_reduce(value, reduce_op="mean")  # type: ignore[assignment]
+    return mean
 
 
 def add_up(run: Run, metrics: Metrics) -> Metrics:

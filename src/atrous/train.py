@@ -46,7 +46,7 @@ from atrous.evaluation import evaluate
 from atrous.importers.initialise import Taken, initialise
 from atrous.metrics import Metrics
 from atrous.models import create_model
-from atrous.objective import class_weights, loss_options
+from atrous.objective import Scores, class_weights, loss_options
 from atrous.optimizer import learning_rate, make_optimizer
 from atrous.predict import Predictor, pick_device
 from atrous.run import (
@@ -216,8 +216,7 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
         protocol=protocol,
         recipe=to_dict(recipe),
     )
-    model, optimizer = fabric.setup(network, make_optimizer(network, recipe))
-    model.mark_forward_method("scores")
+    model, optimizer = fabric.setup(Scores(network), make_optimizer(network, recipe))
     if recipe.compile:
         for part in network.children():  # backbone, head: `scores` calls them in turn
             part.compile()
@@ -297,7 +296,7 @@ def train_epoch(run: Run, watcher: Watcher | None = None) -> None:
             now = time.perf_counter()
             run.seconds, started = run.seconds + now - started, now
             if run.iteration % LOG_EVERY == 0 or run.iteration == run.iterations:
-                run.loss = mean_of_processes(run, sum(run.window) / len(run.window))
+                run.loss = float(mean_of_processes(run, torch.tensor(sum(run.window) / len(run.window))))
                 run.window.clear()
                 log(run, loss=run.loss, learning_rate=rate)
         if is_due(run):
@@ -319,12 +318,8 @@ def take_step(run: Run, step: list[Batch]) -> float:
     for number, batch in enumerate(step, 1):
         x = ((batch.images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         with fabric.no_backward_sync(run.model, enabled=number < len(step) and fabric.world_size > 1):
-            with (
-                fabric.autocast()
-            ):  # a method other than forward has it from Fabric with several devices only
-                scores = run.model.scores(x)
             loss = losses.segmentation_loss(
-                scores,
+                run.model(x),
                 batch.masks,
                 loss=recipe.loss,
                 options=loss_options(recipe),
@@ -333,6 +328,7 @@ def take_step(run: Run, step: list[Batch]) -> float:
                 ignore_index=run.train_data.labels.ignore_index,
                 aux_weight=recipe.aux_weight,
                 align_corners=run.network.align_corners,
+                average=functools.partial(mean_of_processes, run),
             )
             fabric.backward(loss / len(step) if len(step) > 1 else loss)
         found.append(loss.detach())
@@ -349,7 +345,7 @@ def take_step(run: Run, step: list[Batch]) -> float:
 @functools.cache
 def mean_and_std(normalization: Normalization, device: torch.device) -> tuple[Tensor, Tensor]:
     """(3, 1, 1) each, on the device."""
-    values = torch.tensor([normalization.mean, normalization.std], device=device)
+    values = torch.tensor([normalization.mean, normalization.std], dtype=torch.float32, device=device)
     return values[0].view(-1, 1, 1), values[1].view(-1, 1, 1)
 
 
