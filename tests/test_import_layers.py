@@ -18,7 +18,7 @@ FLOORS: dict[str, int] = {
     "checkpoint": 5, "importers": 6, "info": 5, "runtimes": 6,
     "predict": 7, "objective": 7,
     "evaluation": 8, "tuning": 8, "results": 8, "segment_files": 9, "video": 9,
-    "batch_norm": 2, "depthwise": 2, "ema": 2, "batches": 4, "run": 9, "optimizer": 10, "state": 10, "train": 11,
+    "launch": 2, "batch_norm": 2, "depthwise": 2, "ema": 2, "batches": 4, "run": 9, "optimizer": 10, "state": 10, "train": 11,
     "terminal": 12, "verbs": 13, "cli": 14, "__main__": 15, "__init__": 15,
 }  # fmt: skip
 SIBLINGS = {("models.deeplab_v3plus", "models.deeplab_v3")}  # the only model that is built on another

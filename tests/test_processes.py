@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,10 @@ import pytest
 import torch
 
 from atrous import train as training
-from atrous.config import Recipe
+from atrous.checkpoint import load, metadata_of
+from atrous.config import Recipe, read_recipe
+from atrous.errors import InputError
+from atrous.launch import launch, started
 from atrous.metrics import Metrics
 from atrous.run import Run
 
@@ -23,7 +29,7 @@ PROCESSES.set_forkserver_preload(["atrous.train"])
 STEPS = 20
 
 
-def recipe(folder: Path, devices: int) -> Recipe:
+def recipe(folder: Path) -> Recipe:
     """Crops with rims that are ignored, so that the labelled pixels of the two differ. Without dropout, whose masks
     differ with the pictures of a process.
 
@@ -46,7 +52,6 @@ def recipe(folder: Path, devices: int) -> Recipe:
         max_val=5,
         workers=0,
         device="cpu",
-        devices=devices,
         precision="64-true",
         out=str(folder),
     )
@@ -98,13 +103,13 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     two = [
         PROCESSES.Process(
-            target=one_of_two, args=(rank, port, recipe(tmp_path / "two", 2), tmp_path / f"{rank}.json")
+            target=one_of_two, args=(rank, port, recipe(tmp_path / "two"), tmp_path / f"{rank}.json")
         )
         for rank in range(2)
     ]
     for process in two:
         process.start()
-    one = noted(recipe(tmp_path / "one", 1))
+    one = noted(recipe(tmp_path / "one"))
     for process in two:
         process.join()
         assert process.exitcode == 0
@@ -116,3 +121,51 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
     truth = np.sum(notes[0]["confusion"], axis=1)
     assert truth.tolist() == np.sum(one.confusion, axis=1).tolist()
     assert truth.sum() == 5 * 48 * 48
+
+
+TINY = (
+    "train scenes --data_options.length 8 --data_options.size [48,48] --model deeplab_v2 --backbone resnet18 "
+    "--crop_size 32 --batch_size 4 --iterations 2 --max_val 3 --workers 0 --device cpu --precision 32-true --out run"
+).split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "atrous", *TINY],
+        ["-m", "atrous", *TINY, "--devices", "2"],
+    ],
+    ids=["torchrun", "python"],
+)
+def test_it_starts_on_two_processes(tmp_path: Path, words: list[str]) -> None:
+    """One run, of both: batches of four are two for each, and the last measurement counts three pictures once."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MEMBER: 2/2" in done.stderr + done.stdout
+    run = tmp_path / "run"
+    assert read_recipe(run / "recipe.yaml").batch_size == 4
+    with (run / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["iteration"] for row in rows if row["loss"]] == ["2"]
+    model = load(run / "last.safetensors")
+    scores = metadata_of(model).scores
+    assert (scores["pictures"], scores["iteration"]) == (3, 2)
+
+
+def test_what_a_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert started() is None
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "64")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "8")
+    assert started() == (8, 8)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "12")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert started() == (4, 3)
+    with pytest.raises(InputError, match="devices 3 contradicts the 4 processes that were started"):
+        launch(Recipe(devices=3), [])

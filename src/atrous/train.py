@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric, seed_everything
+from lightning_fabric import seed_everything
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -44,6 +44,7 @@ from atrous.ema import MovingAverage
 from atrous.errors import InputError, choose
 from atrous.evaluation import evaluate
 from atrous.importers.initialise import Taken, initialise
+from atrous.launch import launch
 from atrous.metrics import Metrics
 from atrous.models import create_model
 from atrous.objective import Scores, class_weights, loss_options
@@ -151,13 +152,7 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
         raise InputError(f"ema {recipe.ema} must be a decay between 0 and 1, such as 0.999")
     choose("sampling", recipe.sampling, SAMPLING)
     state = read_state(of) if of else None
-    fabric = Fabric(
-        accelerator=recipe.device,
-        devices=recipe.devices,
-        precision=recipe.precision,  # type: ignore[arg-type]
-        loggers=tensorboard(folder, state["progress"]["iteration"] if state else 0),
-    )
-    fabric.launch()
+    fabric = launch(recipe, tensorboard(folder, state["progress"]["iteration"] if state else 0))
     folder = Path(fabric.broadcast(str(folder)))  # one name, of one moment
     seed_everything(recipe.seed, workers=True, verbose=False)
 
