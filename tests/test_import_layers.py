@@ -17,7 +17,7 @@ FLOORS: dict[str, int] = {
     "models": 4,
     "checkpoint": 5, "importers": 6, "info": 5, "runtimes": 6,
     "predict": 7, "objective": 7,
-    "evaluation": 8, "tuning": 8,
+    "evaluation": 8, "tuning": 8, "quantize": 9, "benchmark": 9,
     "batch_norm": 2, "ema": 2, "batches": 4, "run": 9, "optimizer": 10, "state": 10, "train": 11,
     "terminal": 12, "verbs": 13, "cli": 14, "__main__": 15, "__init__": 15,
 }  # fmt: skip
