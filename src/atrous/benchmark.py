@@ -61,8 +61,8 @@ def benchmark(
     if isinstance(model, Exported):
         networks[model.runtime, str(model.graph["precision"])] = model
     else:
-        ways = ON_CPU if device.type == "cpu" else ELSEWHERE
-        ways = tuple(way for way in ways if way[0] in ("eager", "torch") or installed(way[0]))
+        known = ON_CPU if device.type == "cpu" else ELSEWHERE
+        ways = [way for way in known if way[0] in ("eager", "torch") or installed(way[0])]
         for done, way in enumerate(ways):
             if progress:
                 progress(done + 1, len(ways), f"prepare {way[0]} {way[1]}")

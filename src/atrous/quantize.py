@@ -74,16 +74,10 @@ def quantize(
         header = float_file.header | {"graph": float_file.graph | {"precision": "int8"}}
         with quiet():
             write(plain, beside, views, header)
-        metrics = []
-        for title, network in (("mIoU in float", float_file), ("mIoU in int8", load(beside))):
-            metrics.append(
-                evaluate(
-                    Predictor(network, device="cpu"),
-                    validation,
-                    limit,
-                    lambda done, of, miou, title=title: show(title, done, of, f"{miou:.4f}"),
-                )
-            )
+        metrics = [
+            _measured(network, validation, limit, title, show)
+            for title, network in (("mIoU in float", float_file), ("mIoU in int8", load(beside)))
+        ]
         found = Quantized(*metrics)
         if found.loss > largest_loss:
             raise InputError(
@@ -93,6 +87,15 @@ def quantize(
         for file in sorted(beside.parent.iterdir(), reverse=True):
             file.replace(path.with_name(file.name))
     return found
+
+
+def _measured(
+    network: nn.Module, pictures: SegmentationDataset, limit: int | None, title: str, show: Progress
+) -> Metrics:
+    def progress(done: int, of: int, miou: float) -> None:
+        show(title, done, of, f"{miou:.4f}")
+
+    return evaluate(Predictor(network, device="cpu"), pictures, limit, progress)
 
 
 def views_of(
@@ -150,7 +153,7 @@ def _onnx(source: Path, target: Path, views: Sequence[NDArray[np.float32]], head
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.rest = iter(views)
 
