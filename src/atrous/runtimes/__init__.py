@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,10 +15,10 @@ from atrous.runtimes.networks import Exported, OnnxNetwork, OpenVinoNetwork, Tor
 
 __all__ = ["RUNTIMES", "Exported", "fold_batch_norm", "installed", "load", "need", "prepare"]
 
-FILES: dict[str, tuple[str, Callable[[Path], Exported]]] = {
-    ".onnx": ("onnxruntime", OnnxNetwork),
-    ".xml": ("openvino", OpenVinoNetwork),
-    ".pt2": ("torch", TorchProgram),
+FILES: dict[str, type[OnnxNetwork] | type[OpenVinoNetwork] | type[TorchProgram]] = {
+    ".onnx": OnnxNetwork,
+    ".xml": OpenVinoNetwork,
+    ".pt2": TorchProgram,
 }
 RUNTIMES = ("auto", "eager", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("fp32", "bf16")
@@ -35,8 +34,8 @@ def load(path: str | Path = checkpoint.BOX) -> nn.Module:
         return checkpoint.load(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    package, network = FILES[path.suffix]
-    need(package)
+    network = FILES[path.suffix]
+    need(network.runtime)
     return network(path)
 
 
@@ -60,8 +59,8 @@ def prepare(
     choose("runtime", runtime, RUNTIMES)
     choose("precision", precision, PRECISIONS)
     if isinstance(model, Exported):
-        if runtime not in ("auto", FILES[model.path.suffix][0]):
-            raise InputError(f"{model.path} is run by {FILES[model.path.suffix][0]}, not by {runtime}")
+        if runtime not in ("auto", model.runtime):
+            raise InputError(f"{model.path} is run by {model.runtime}, not by {runtime}")
         return model
     if runtime in ("onnxruntime", "openvino") and device.type != "cpu":
         raise InputError(f"runtime {runtime!r} runs on the CPU: give --device cpu, or --runtime torch")

@@ -32,6 +32,8 @@ class Exported(nn.Module):
     A file of labels takes pictures (N, 3, H, W) uint8 in `labels` alone.
     """
 
+    runtime: str
+
     def __init__(self, path: Path, header: dict[str, Any] | None) -> None:
         super().__init__()
         if header is None:
@@ -42,7 +44,7 @@ class Exported(nn.Module):
             self.align_corners = self.config.options.get("align_corners", False)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: its metadata cannot be used ({str(error).strip()})") from None
-        self.path, self.graph = path, header["graph"]
+        self.path, self.header, self.graph = path, header, header["graph"]
 
     def run(self, x: NDArray[Any]) -> NDArray[Any]:
         raise NotImplementedError
@@ -64,6 +66,8 @@ class Exported(nn.Module):
 
 class OnnxNetwork(Exported):
     """A .onnx file in ONNX Runtime, with as many threads as torch has."""
+
+    runtime = "onnxruntime"
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
@@ -90,6 +94,8 @@ class OpenVinoNetwork(Exported):
     precision: "fp32", or "bf16", with which it computes where the processor can.
     """
 
+    runtime = "openvino"
+
     def __init__(self, path: Path, precision: str = "fp32") -> None:
         import openvino
 
@@ -115,6 +121,8 @@ class OpenVinoNetwork(Exported):
 
 class TorchProgram(Exported):
     """A .pt2 file of torch.export, run by torch."""
+
+    runtime = "torch"
 
     def __init__(self, path: Path) -> None:
         extra = {f"{HEADER}.json": ""}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -33,14 +34,59 @@ def arguments(words: Sequence[str]) -> Parser:
         action="store_true",
         help="uint8 RGB in, labels out: normalisation, upsampling, argmax inside",
     )
+    int8 = parser.add_argument_group("int8, for --format onnx or openvino")
+    int8.add_argument("--int8", metavar="DATA", help='quantise with pictures of this data set, or "scenes"')
+    int8.add_argument("--calibration_split", default="train", help="its part that shows the ranges of values")
+    int8.add_argument("--split", default="val", help="its part on which mIoU is measured, before and after")
+    int8.add_argument("--data_format", default="auto", help="layout of the folder")
+    int8.add_argument("--data_options", type=dict[str, Any], default={}, help="further options of the layout")
+    int8.add_argument("--limit", type=int, help="measure on the first pictures alone")
+    int8.add_argument(
+        "--largest_loss", type=float, default=0.01, help="of mIoU, above which no file is written"
+    )
     return parser
 
 
 def run(given: Namespace) -> None:
     if given.format is None:
         write_weights(given)
+    elif given.int8 is not None:
+        write_int8(given)
     else:
         write_program(given)
+
+
+def write_int8(given: Namespace) -> None:
+    from atrous import terminal
+    from atrous.checkpoint import load
+    from atrous.data import open_dataset
+    from atrous.quantize import quantize
+    from atrous.runtimes.export import FORMATS
+
+    if given.labels or given.format == "torch":
+        raise InputError("--int8 is for --format onnx or openvino, without --labels")
+    suffix = FORMATS[given.format].suffix
+    target = new_file(given, f"_int8{suffix}", (suffix,))
+    calibration, validation = (
+        open_dataset(given.int8, split=split, format=given.data_format, **given.data_options)
+        for split in (given.calibration_split, given.split)
+    )
+    with terminal.Bar("int8") as bar:
+        found = quantize(
+            load(given.checkpoint),
+            target,
+            given.format,
+            calibration,
+            validation,
+            limit=given.limit,
+            largest_loss=given.largest_loss,
+            progress=bar.stage,
+        )
+    terminal.say(
+        f"mIoU {found.before.miou:.4f} in float, {found.after.miou:.4f} in int8 "
+        f"({given.int8}, {given.split}): {-100 * found.loss:+.2f} points"
+    )
+    terminal.say(f"logits at any batch and size: {target}")
 
 
 def write_program(given: Namespace) -> None:
