@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from atrous import losses
 
@@ -75,3 +77,29 @@ def test_class_weights_follow_their_formulas() -> None:
     enet = losses.class_weights_from_shares(pixels, in_pictures, "enet")
     expected = [1 / math.log(1.62), 1 / math.log(1.32), 1 / math.log(1.12), 0.0]
     torch.testing.assert_close(enet, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("loss", ["ce", "focal", {"ce": 1.0, "focal": 0.5}])
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0)])
+def test_parts_with_the_mean_count_average_to_the_whole(loss: Any, weights: tuple[float, ...] | None) -> None:
+    """As with two processes, of which one has nearly all its pixels ignored: the same loss, and the same gradients."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, 5, 6, dtype=torch.float64, generator=random).requires_grad_()
+    labels = torch.randint(0, 3, (4, 10, 12), generator=random)
+    labels[2:, 1:] = 255
+    class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+
+    def found(part: slice, average: Any) -> Tensor:
+        return losses.segmentation_loss(
+            {"out": logits[part]}, labels[part], loss=loss, class_weights=class_weights, average=average
+        )
+
+    counts: list[Tensor] = []
+    whole = found(slice(None), lambda count: counts.append(count) or count)
+    parts = [found(part, lambda _own: counts[0] / 2) for part in (slice(2), slice(2, 4))]
+    together = sum(parts) / 2
+    torch.testing.assert_close(together, whole, rtol=1e-12, atol=0)
+    expected, gradient = (torch.autograd.grad(value, logits)[0] for value in (whole, together))
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-15)
+    alone = (found(slice(2), lambda own: own) + found(slice(2, 4), lambda own: own)) / 2
+    assert abs(float(alone.detach() - whole.detach())) > 1e-3  # the plain mean of means is another loss
