@@ -84,7 +84,7 @@ def quantize(
                 f"{path}: not written, mIoU falls from {found.before.miou:.4f} to {found.after.miou:.4f} in int8, "
                 f"more than {largest_loss:g}"
             )
-        for file in sorted(beside.parent.iterdir(), reverse=True):
+        for file in sorted(beside.parent.iterdir()):
             file.replace(path.with_name(file.name))
     return found
 

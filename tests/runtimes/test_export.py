@@ -17,6 +17,7 @@ import atrous
 from atrous import create_model
 from atrous.checkpoint import Metadata
 from atrous.cli import main
+from atrous.config import Protocol
 from atrous.data import SCENES
 from atrous.errors import InputError
 from atrous.layers import _averaging
@@ -174,7 +175,11 @@ def test_labels_from_the_graph_are_the_predictors(small: Path, tmp_path: Path, f
     for package in FORMATS[format].packages:
         pytest.importorskip(package)
     path = tmp_path / f"m{FORMATS[format].suffix}"
-    main(["export", str(small), "--format", format, "--labels", "--out", str(path)])
+    model = atrous.load(small)
+    model.metadata.protocol = Protocol(flip=True)  # type: ignore[union-attr]
+    atrous.save(model, tmp_path / "flipping.safetensors")
+    source = str(tmp_path / "flipping.safetensors")
+    main(["export", source, "--format", format, "--labels", "--out", str(path)])
     expected = Predictor(small)
     for size in ((48, 64), (35, 21)):
         found = Predictor(path).predict(picture(*size)).labels
@@ -184,6 +189,7 @@ def test_labels_from_the_graph_are_the_predictors(small: Path, tmp_path: Path, f
         other = found != wanted.labels
         best, second = np.sort(wanted.probabilities, 0)[[-1, -2]]
         assert (best - second)[other].max(initial=0) < 1e-4
+    assert Predictor(path).protocol == Protocol()
     with pytest.raises(InputError, match="gives labels, not scores"):
         Predictor(path, flip=True).predict(picture(32, 32))
 

@@ -62,6 +62,8 @@ def prepare(
         if runtime not in ("auto", model.runtime):
             raise InputError(f"{model.path} is run by {model.runtime}, not by {runtime}")
         return model
+    if runtime == "eager" and precision != "fp32":
+        raise InputError(f"runtime 'eager' is the model as it is, not in {precision}: take torch")
     if runtime in ("onnxruntime", "openvino") and device.type != "cpu":
         raise InputError(f"runtime {runtime!r} runs on the CPU: give --device cpu, or --runtime torch")
     if device.type == "cpu" and runtime in ("auto", "onnxruntime", "openvino"):

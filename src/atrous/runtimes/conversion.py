@@ -11,11 +11,9 @@ from torch import nn
 
 from atrous.errors import InputError
 from atrous.runtimes import installed, need
-from atrous.runtimes.export import export
 from atrous.runtimes.networks import Exported, OnnxNetwork, OpenVinoNetwork
 
-# the fastest first, as measured (docs/benchmarks.md)
-CONVERTED = {"openvino": OpenVinoNetwork, "onnxruntime": OnnxNetwork}
+CONVERTED = ("openvino", "onnxruntime")  # the fastest first, as measured (docs/benchmarks.md)
 
 
 def converted(model: nn.Module, runtime: str, precision: str, source: Path | None) -> Exported | None:
@@ -23,10 +21,14 @@ def converted(model: nn.Module, runtime: str, precision: str, source: Path | Non
 
     source: the checkpoint that the model is from, whose conversion is kept; without it, every call converts.
     """
+    if runtime == "auto" and (source is None or precision != "fp32" or not cache_folder().is_dir()):
+        return None
     kept = None if source is None else cache_folder() / f"{_digest(source)}.onnx"
     if runtime == "auto":
+        if kept is None or not kept.is_file():
+            return None
         found = next((name for name in CONVERTED if installed(name)), None)
-        if found is None or precision != "fp32" or kept is None or not kept.is_file():
+        if found is None:
             return None
         runtime = found
     need(runtime)
@@ -37,6 +39,8 @@ def converted(model: nn.Module, runtime: str, precision: str, source: Path | Non
     with tempfile.TemporaryDirectory() as folder:
         path = kept or Path(folder) / "model.onnx"
         if not path.is_file():
+            from atrous.runtimes.export import export
+
             export(model, path, "onnx", "scores")
         return OpenVinoNetwork(path, precision) if runtime == "openvino" else OnnxNetwork(path)
 

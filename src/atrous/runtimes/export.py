@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from atrous import checkpoint
+from atrous.config import Protocol
 from atrous.errors import InputError, choose
 from atrous.runtimes import load, need
 from atrous.runtimes.folding import fold_batch_norm
@@ -65,6 +67,8 @@ def export(model: nn.Module, path: Path, format: str, output: Output = "logits")
     if output == "labels" and config.in_channels != 3:
         raise InputError(f"labels are of RGB pictures; this model takes {config.in_channels} channels")
     metadata = checkpoint.metadata_of(model)
+    if output == "labels":
+        metadata = replace(metadata, protocol=Protocol())  # what is inside the graph
     model = model.cpu().eval()
     graph = _graph(fold_batch_norm(model), output, config, metadata)
     header = checkpoint.header_of(config, metadata, str(path))
@@ -77,7 +81,7 @@ def export(model: nn.Module, path: Path, format: str, output: Output = "logits")
         parity = compare(model, _graph(model, output, config, metadata), beside, output)
         if not parity.difference <= TOLERANCE:  # also where it is NaN
             raise InputError(f"{path}: not written, its logits are not the model's ({parity})")
-        for file in sorted(Path(folder).iterdir(), reverse=True):  # .xml last: with it, the pair is there
+        for file in sorted(Path(folder).iterdir()):  # .bin before .xml, without which it is not read
             file.replace(path.with_name(file.name))
     return parity
 
