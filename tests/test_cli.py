@@ -61,7 +61,7 @@ def test_a_model_from_a_folder_of_pictures_and_masks(
     assert f"mIoU {scores['miou']:.4f}" in printed
     assert scores["pictures"] == 1
     assert scores["protocol"]["mode"] == "direct"
-    assert len(list((tmp_path / "out").iterdir())) == 20
+    assert len(list((tmp_path / "out").glob("*.png"))) == 20
     with Image.open(tmp_path / "out" / "3.png") as result:
         assert (result.mode, result.size) == ("P", (56, 40))
 
@@ -131,7 +131,7 @@ def test_a_broken_picture_does_not_stop_the_rest(
     out = tmp_path / "out"
     error = refused(["predict", str(scene_checkpoint), str(tmp_path), "--out", str(out)], capsys)
     assert "broken.jpg" in error
-    assert sorted(path.name for path in out.iterdir()) == ["photo.png", "photo_overlay.png"]
+    assert sorted(path.name for path in out.glob("*.png")) == ["photo.png", "photo_overlay.png"]
 
 
 def test_results_are_not_overwritten(

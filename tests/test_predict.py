@@ -12,7 +12,9 @@ from PIL import Image
 import atrous
 from atrous.data import SCENES
 from atrous.errors import InputError
-from atrous.predict import Predictor, find_pictures, pick_device, write_segmentation
+from atrous.finding import find_pictures
+from atrous.predict import Predictor, pick_device
+from atrous.results import write_segmentation
 
 
 def picture(height: int, width: int) -> np.ndarray:

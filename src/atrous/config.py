@@ -6,6 +6,7 @@ Importing this file costs no torch: the command line builds its help from it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -39,16 +40,19 @@ class Normalization:
 Settings = TypeVar("Settings")
 RECIPES = Path(__file__).parent / "recipes"
 Mode = Literal["direct", "resize", "slide"]
+Average = Literal["probabilities", "logits"]
 
 
 @dataclass(frozen=True)
 class Protocol:
     """How pictures are predicted, and so what a score means.
 
-    mode: "direct" takes a picture at its own size, "resize" squashes it to `size`, "slide" moves windows
-    of `size` over it. `size` is (height, width). longer_side: first bring the longer side to this many pixels
-    (what the model was trained on, for photos much larger than that); scores are brought back to the
-    picture's size. `scales` and `flip`: class probabilities are averaged over all of them (DeepLab v3 sec. 4.1).
+    mode: "direct" takes a picture at its own size, "resize" squashes it to `size`, "slide" moves windows of
+    `size` over it that overlap by at least the share `overlap`. `size` is (height, width). longer_side: first bring
+    the longer side to this many pixels (what the model was trained on, for photos much larger than that); scores are
+    brought back to the picture's size. output_stride: run the same weights at this one, atrous rates following
+    (DeepLab v3 sec. 3.1); None is the model's own. `scales` and `flip`: all views of the picture are averaged, their
+    class "probabilities" (DeepLab v3 sec. 4.1) or their "logits", as `average` says; so are windows where they overlap.
     crf: arguments of `atrous.DenseCRF`, which then refines the probabilities (v1, v2); {} takes its defaults.
     """
 
@@ -58,25 +62,44 @@ class Protocol:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     crf: dict[str, float] | None = None
+    overlap: float = 1 / 3
+    average: Average = "probabilities"
+    output_stride: int | None = None
 
     def __post_init__(self) -> None:
         choose("mode", self.mode, ("direct", "resize", "slide"))
+        choose("average", self.average, ("probabilities", "logits"))
         if self.mode != "direct" and self.size is None:
             raise InputError(f"mode {self.mode!r} needs a size (height, width)")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise InputError(f"size {self.size} is not (height, width) in pixels")
         if self.longer_side is not None and self.longer_side < 1:
             raise InputError(f"longer_side {self.longer_side} must be at least 1 pixel")
-        if not self.scales or min(self.scales) <= 0:
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise InputError(f"scales {self.scales} must be positive numbers")
+        if not 0 <= self.overlap < 1:
+            raise InputError(f"overlap {self.overlap} must be a share of the window, from 0 to below 1")
+        if self.output_stride is not None and self.output_stride < 1:
+            raise InputError(f"output_stride {self.output_stride} must be at least 1")
+
+    @property
+    def views(self) -> int:
+        """How often the network sees a picture, windows apart."""
+        return len(self.scales) * (2 if self.flip else 1)
 
     def __str__(self) -> str:
         size = f" {self.size[0]}x{self.size[1]}" if self.size and self.mode != "direct" else ""
         options = "".join(f" {key}={value:g}" for key, value in (self.crf or {}).items())
-        crf = "" if self.crf is None else f", dense CRF{options}"
-        scales = " ".join(f"{s:g}" for s in self.scales)
-        side = f", longer side {self.longer_side}" if self.longer_side else ""
-        return f"{self.mode}{size}{side}, scales {scales}, {'with' if self.flip else 'no'} flip{crf}"
+        parts = [
+            f"{self.mode}{size}" + (f" overlap {self.overlap:.3g}" if self.mode == "slide" else ""),
+            f"longer side {self.longer_side}" if self.longer_side else "",
+            f"output stride {self.output_stride}" if self.output_stride else "",
+            f"scales {' '.join(f'{s:g}' for s in self.scales)}",
+            "with flip" if self.flip else "no flip",
+            f"mean of {self.average}" if self.views > 1 or self.average == "logits" else "",
+            "" if self.crf is None else f"dense CRF{options}",
+        ]
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass

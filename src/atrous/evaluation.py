@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from rich.table import Table
 
+from atrous.boundary import BoundaryScores
 from atrous.config import to_dict
-from atrous.data.base import SegmentationDataset
+from atrous.data.base import Sample, SegmentationDataset
 from atrous.errors import InputError
 from atrous.metrics import ConfusionMatrix, Metrics
 from atrous.predict import Predictor
+from atrous.stream import ahead, buckets
+
+BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
 
 
 def evaluate(
@@ -24,12 +32,19 @@ def evaluate(
     progress: Callable[[int, int, float], None] | None = None,
     broken: list[str] | None = None,
     shard: tuple[int, int] = (0, 1),
+    *,
+    batch_size: int = 1,
+    trimap: Sequence[int] = (),
+    boundary_share: float | None = None,
+    add_up: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda counts: counts,
 ) -> Metrics:
     """Predict every picture (the first `limit`) and compare with its mask at the mask's own size.
 
     `progress(done, of, miou so far)` is called after each picture. InputError where the classes do not match, and for
     a picture that cannot be read; where a list `broken` is given, it goes there instead. shard: (which, of how many):
-    every picture is in one of them, so that the confusion matrices of all add up to that of the whole.
+    every picture is in one of them, so that the confusion matrices of all add up to that of the whole; `add_up` does
+    that where it is given, so the scores are those of all shards. batch_size: pictures of one size go through the
+    network together. trimap, boundary_share: scores near boundaries too, see `boundary.BoundaryScores`.
     """
     names, ours = dataset.labels.names, predictor.labels.names
     if len(names) != len(ours):
@@ -38,20 +53,30 @@ def evaluate(
             f"the data {len(names)} ({', '.join(names[:4])}...): they must be the same"
         )
     confusion = ConfusionMatrix(len(names), dataset.labels.ignore_index)
+    near = BoundaryScores(len(names), dataset.labels.ignore_index, trimap, boundary_share)
     total = min(limit or len(dataset), len(dataset))
-    for index in range(shard[0], total, shard[1]):
-        try:
-            sample = dataset[index]
-        except InputError as error:
-            if broken is None:
-                raise
-            broken.append(str(error))
-            continue
-        prediction = predictor.label_map(sample.image).cpu().numpy()
-        confusion.update(sample.mask.numpy(), prediction)
-        if progress:
-            progress(index + 1, total, confusion.metrics(names).miou)
-    return confusion.metrics(names)
+
+    def readable() -> Iterator[Sample]:
+        for _, loading in ahead(dataset.__getitem__, range(shard[0], total, shard[1]), 1, batch_size + 1):
+            error = loading.exception()
+            if isinstance(error, InputError) and broken is not None:
+                broken.append(str(error))
+            else:
+                yield loading.result()
+
+    for batch in buckets(readable(), lambda it: it.image.shape, batch_size, BATCHES_WAITING * batch_size):
+        predictions = predictor.label_map(torch.stack([sample.image for sample in batch])).cpu().numpy()
+        for sample, prediction in zip(batch, predictions, strict=True):
+            truth = sample.mask.numpy()
+            confusion.update(truth, prediction)
+            near.update(truth, prediction)
+            if progress:
+                done = min(total, (confusion.pictures + len(broken or ())) * shard[1])
+                progress(done, total, confusion.metrics(names).miou)
+    for matrix in (confusion, *near.matrices):
+        matrix.counts = add_up(matrix.counts)
+    confusion.pictures = int(add_up(np.array([confusion.pictures]))[0])
+    return replace(confusion.metrics(names), trimap_miou=near.trimap_miou(), boundary_iou=near.boundary_iou())
 
 
 def collapsed(metrics: Metrics) -> str | None:
@@ -67,13 +92,15 @@ def collapsed(metrics: Metrics) -> str | None:
 
 def table(metrics: Metrics) -> Table:
     """The per-class table that `atrous evaluate` prints."""
-    result = Table("class", "IoU", "accuracy", "share of pixels")
+    boundary = metrics.boundary_iou
+    result = Table("class", "IoU", "accuracy", "share of pixels", *(["boundary IoU"] if boundary else []))
     for column in result.columns[1:]:
         column.justify = "right"
     shares = metrics.confusion.sum(1) / max(metrics.confusion.sum(), 1)
     rows = zip(metrics.names, metrics.per_class_iou, metrics.per_class_accuracy, shares, strict=True)
-    for name, iou, accuracy, share in rows:
-        result.add_row(name, _figure(iou), _figure(accuracy), f"{share:.2%}")
+    for index, (name, iou, accuracy, share) in enumerate(rows):
+        near = [_figure(boundary[index])] if boundary else []
+        result.add_row(name, _figure(iou), _figure(accuracy), f"{share:.2%}", *near)
     return result
 
 
@@ -82,10 +109,16 @@ def _figure(value: float | None) -> str:
 
 
 def summary(metrics: Metrics) -> str:
-    return (
+    lines = [
         f"mIoU {metrics.miou:.4f}   pixel accuracy {metrics.pixel_accuracy:.4f}   "
         f"mean accuracy {metrics.mean_accuracy:.4f}   frequency-weighted IoU {metrics.frequency_weighted_iou:.4f}"
-    )
+    ]
+    if metrics.trimap_miou:
+        near = (f"{width} px {miou:.4f}" for width, miou in metrics.trimap_miou.items())
+        lines.append(f"mIoU near true boundaries   {'   '.join(near)}")
+    if metrics.boundary_miou is not None:
+        lines.append(f"boundary IoU {metrics.boundary_miou:.4f}")
+    return "\n".join(lines)
 
 
 def write_json(path: Path, metrics: Metrics, predictor: Predictor, **about: Any) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Metrics:
-    """Fractions in 0..1. A class absent from truth and prediction has IoU None and counts in no mean."""
+    """Fractions in 0..1. A class absent from truth and prediction has IoU None and counts in no mean.
+
+    trimap_miou: {width: mIoU within so many pixels of a true boundary}; boundary_iou: of each class, and their mean
+    `boundary_miou`; empty and None where they were not asked for (`atrous.boundary`).
+    """
 
     names: tuple[str, ...]
     per_class_iou: tuple[float | None, ...]
@@ -23,6 +27,12 @@ class Metrics:
     frequency_weighted_iou: float
     pictures: int
     confusion: NDArray[np.int64]
+    trimap_miou: Mapping[int, float] = field(default_factory=dict)
+    boundary_iou: tuple[float | None, ...] = ()
+
+    @property
+    def boundary_miou(self) -> float | None:
+        return _mean(self.boundary_iou) if self.boundary_iou else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -35,6 +45,15 @@ class Metrics:
             "per_class_accuracy": dict(zip(self.names, self.per_class_accuracy, strict=True)),
             "pictures": self.pictures,
             "confusion": self.confusion.tolist(),
+            **({"trimap_miou": dict(self.trimap_miou)} if self.trimap_miou else {}),
+            **(
+                {
+                    "boundary_miou": self.boundary_miou,
+                    "per_class_boundary_iou": dict(zip(self.names, self.boundary_iou, strict=True)),
+                }
+                if self.boundary_iou
+                else {}
+            ),
         }
 
 

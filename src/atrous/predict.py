@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import inspect
-import os
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from atrous import checkpoint
-from atrous.config import Mode, Protocol
+from atrous.config import Average, Mode, Protocol
 from atrous.crf import DenseCRF, unary_from_labels
 from atrous.data.labels import IGNORE_INDEX, Colour, Labels
 from atrous.data.pictures import read_image, read_mask
 from atrous.errors import InputError, choose
 from atrous.layers import resize
+from atrous.models import Model, at_output_stride
+from atrous.protocols import settle
 from atrous.tiling import slide
 from atrous.upsampling import resized_labels
-from atrous.visualize import overlay
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,10 @@ class Predictor:
     """Segments pictures with a model or checkpoint file. What is not given is taken from the checkpoint.
 
     model: of `create_model` or `load`, or a file; without one, the model that the package brings.
-
-    mode, size, longer_side, scales, flip, crf: see `atrous.config.Protocol`. device: "auto" takes CUDA or MPS where
-    there is one.
+    protocol: how a paper evaluates, a name of `atrous.protocols.PRESETS`; the settings given beside it win over it.
+    mode, size, longer_side, scales, flip, overlap, average, output_stride: see `atrous.config.Protocol`.
+    crf: its parameters; True takes the checkpoint's, or its own where it has none; False is no CRF.
+    device: "auto" takes CUDA or MPS where there is one.
     """
 
     def __init__(
@@ -56,8 +55,13 @@ class Predictor:
         longer_side: int | None = None,
         scales: Sequence[float] | None = None,
         flip: bool | None = None,
-        crf: dict[str, float] | None = None,
+        crf: dict[str, float] | bool | None = None,
         device: str = "auto",
+        *,
+        protocol: str | None = None,
+        overlap: float | None = None,
+        average: Average | None = None,
+        output_stride: int | None = None,
     ) -> None:
         if isinstance(model, (str, Path)):
             model = checkpoint.load(model)
@@ -69,10 +73,15 @@ class Predictor:
             "scales": None if scales is None else tuple(scales),
             "flip": flip,
             "crf": crf,
+            "overlap": overlap,
+            "average": average,
+            "output_stride": output_stride,
         }
-        self.protocol: Protocol = replace(
-            metadata.protocol, **{key: value for key, value in given.items() if value is not None}
-        )
+        crop = metadata.recipe.get("crop_size")
+        window = (crop, crop) if isinstance(crop, int) else tuple(crop) if crop else None
+        self.protocol: Protocol = settle(metadata.protocol, protocol, given, window)
+        if self.protocol.output_stride is not None:
+            model = at_output_stride(cast(Model, model), self.protocol.output_stride)
         self.crf = None if self.protocol.crf is None else make_crf(self.protocol.crf)
         self.device = pick_device(device)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()
@@ -85,60 +94,107 @@ class Predictor:
 
     def predict(self, image: NDArray[np.uint8] | str | Path, probabilities: bool = False) -> Segmentation:
         """Segment one RGB picture: (H, W, 3) uint8, or a file. The answer has the picture's own size."""
+        return self.predict_batch([image], probabilities)[0]
+
+    def predict_batch(
+        self, images: Sequence[NDArray[np.uint8] | str | Path], probabilities: bool = False
+    ) -> list[Segmentation]:
+        """Segment RGB pictures, (H, W, 3) uint8 each, or files; the answers are in their order.
+
+        Those of one size go through the network together, and so does the memory for them.
+        """
+        pictures = [self._pixels(image) for image in images]
+        groups: dict[torch.Size, list[int]] = {}
+        for index, pixels in enumerate(pictures):
+            groups.setdefault(pixels.shape, []).append(index)
+        results: dict[int, Segmentation] = {}
+        for indices in groups.values():
+            batch = torch.stack([pictures[index] for index in indices])
+            scores = self.scores(batch).cpu() if probabilities else None
+            labels = (self.label_map(batch) if scores is None else scores.argmax(1)).cpu().numpy()
+            for place, index in enumerate(indices):
+                results[index] = Segmentation(
+                    labels=labels[place].astype(np.uint8 if len(self.labels) <= 256 else np.uint16),
+                    probabilities=None if scores is None else scores[place].numpy(),
+                    names=self.labels.names,
+                    palette=self.labels.palette,
+                )
+        return [results[index] for index in range(len(pictures))]
+
+    @staticmethod
+    def _pixels(image: NDArray[np.uint8] | str | Path) -> Tensor:
+        """(3, H, W) uint8."""
         if isinstance(image, (str, Path)):
             image = read_image(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"a picture is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        scores = self.scores(pixels) if probabilities else None
-        labels = (self.label_map(pixels) if scores is None else scores.argmax(0)).cpu().numpy()
-        return Segmentation(
-            labels=labels.astype(np.uint8 if len(self.labels) <= 256 else np.uint16),
-            probabilities=None if scores is None else scores.cpu().numpy(),
-            names=self.labels.names,
-            palette=self.labels.palette,
-        )
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
     @torch.inference_mode()
     def label_map(self, image: Tensor) -> Tensor:
-        """(3, H, W) uint8 -> (H, W) classes: `scores(image).argmax(0)`, where it can be without the scores' memory."""
-        plain = Protocol(crf=self.protocol.crf) == self.protocol and self.crf is None
-        if not plain:
-            return self.scores(image).argmax(0)
+        """(3, H, W) uint8 -> (H, W) classes, or (N, 3, H, W) -> (N, H, W): the argmax of `scores`.
+
+        Where the protocol has one view, without the memory of the scores.
+        """
+        if image.ndim == 3:
+            return self.label_map(image[None])[0]
+        if not self._one_view or self.crf is not None:
+            return self.scores(image).argmax(1)
         height, width = image.shape[-2:]
-        x = self._padded(((image.to(self.device).float() / 255 - self.mean) / self.std)[None])
-        coarse = self.model.scores(x.contiguous(memory_format=torch.channels_last))["out"][0]  # type: ignore[operator]
-        labels = resized_labels(coarse, x.shape[-2:], self.model.align_corners)  # type: ignore[arg-type]
-        return labels[:height, :width]
+        x = self._padded(self._normalized(image))
+        coarse = self.model.scores(x.contiguous(memory_format=torch.channels_last))["out"]  # type: ignore[operator]
+        align_corners: Any = self.model.align_corners
+        labels = torch.stack([resized_labels(each, x.shape[-2:], align_corners) for each in coarse])
+        return labels[:, :height, :width]
+
+    @property
+    def _one_view(self) -> bool:
+        """Whether the network's answer on the picture as it is, is the answer."""
+        protocol = self.protocol
+        return (
+            protocol.mode == "direct"
+            and protocol.longer_side is None
+            and protocol.scales == (1.0,)
+            and not protocol.flip
+        )
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
-        """(3, H, W) uint8 -> class probabilities (C, H, W) float32, averaged over scales and flips, then the CRF."""
+        """(3, H, W) uint8 -> class probabilities (C, H, W) float32, averaged over the views, then the CRF.
+
+        (N, 3, H, W) -> (N, C, H, W), for pictures of one size.
+        """
+        if image.ndim == 3:
+            return self.scores(image[None])[0]
         height, width = image.shape[-2:]
-        x = (image.to(self.device).float() / 255 - self.mean) / self.std
-        total, views = None, 0
+        x = self._normalized(image)
+        total = None
         whole = (self.protocol.longer_side or max(height, width)) / max(height, width)
         for scale in (whole * scale for scale in self.protocol.scales):
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
-            scaled = _shrink_or_grow(x[None], size)
+            scaled = _shrink_or_grow(x, size)
             for flipped in (False, True) if self.protocol.flip else (False,):
                 view = scaled.flip(-1) if flipped else scaled
                 scores = self._run(view.contiguous(memory_format=torch.channels_last))
                 scores = scores.flip(-1) if flipped else scores
                 scores = resize(scores, (height, width))
                 total = scores if total is None else total + scores
-                views += 1
         assert total is not None
-        mean = (total / views)[0]
-        return mean if self.crf is None else self.crf(image.permute(1, 2, 0), mean)
+        mean = total / self.protocol.views
+        if self.protocol.average == "logits":
+            mean = mean.softmax(1)
+        return mean if self.crf is None else self.crf(image.permute(0, 2, 3, 1), mean)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        return (images.to(self.device).float() / 255 - self.mean) / self.std
 
     def _run(self, x: Tensor) -> Tensor:
-        """Probabilities of one view (1, 3, H, W) on its own grid, by the protocol's mode."""
+        """What is averaged, of one view (N, 3, H, W) on its own grid, by the protocol's mode."""
         if self.protocol.mode == "direct" or self.protocol.size is None:
             return self._direct(x)
         if self.protocol.mode == "resize":
             return resize(self._whole(_shrink_or_grow(x, self.protocol.size)), x.shape[-2:])
-        return slide(self._whole, x, self.protocol.size)
+        return slide(self._whole, x, self.protocol.size, self.protocol.overlap)
 
     def _direct(self, x: Tensor) -> Tensor:
         """The model on the picture padded (with the mean colour) to whole strides, cropped back."""
@@ -150,7 +206,7 @@ class Predictor:
     def _whole(self, x: Tensor) -> Tensor:
         """The model on a picture as it is: a size that the protocol names, such as 513, is the model's own."""
         logits: Tensor = self.model(x.contiguous(memory_format=torch.channels_last))
-        return logits.float().softmax(1)
+        return logits.float() if self.protocol.average == "logits" else logits.float().softmax(1)
 
 
 def _shrink_or_grow(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -214,70 +270,3 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
-
-
-def write_segmentation(
-    result: Segmentation, image: NDArray[np.uint8], folder: Path, name: str, overwrite: bool = False
-) -> list[Path]:
-    """Write NAME.png (class indices with the palette), NAME_overlay.png and, where there are, NAME_probabilities.npy.
-
-    Files are written beside and renamed. InputError where one exists already, unless `overwrite`.
-    """
-    labels = Labels(result.names, result.palette)
-    files: dict[Path, Callable[[Path], None]] = {
-        folder / f"{name}.png": index_png(result).save,
-        folder / f"{name}_overlay.png": Image.fromarray(overlay(image, result.labels, labels)).save,
-    }
-    if result.probabilities is not None:
-        scores = result.probabilities
-        files[folder / f"{name}_probabilities.npy"] = lambda path: np.save(path, scores)
-    for path in files:
-        if path.exists() and not overwrite:
-            raise InputError(f"{path}: exists already; give another --out, or --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, write in files.items():
-        beside = path.with_name(f".{os.getpid()}-{path.name}")
-        try:
-            write(beside)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    return list(files)
-
-
-def index_png(result: Segmentation) -> Image.Image:
-    """The labels as a palette picture; beyond 256 classes as 16-bit grey, which has no palette."""
-    if result.labels.dtype != np.uint8:
-        return Image.fromarray(result.labels)
-    picture = Image.fromarray(result.labels, mode="P")
-    picture.putpalette([value for colour in result.palette for value in colour])
-    return picture
-
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm")
-
-
-def find_pictures(paths: Sequence[str | Path]) -> dict[str, Path]:
-    """Name -> file for pictures and all pictures below folders; where two stems clash the ending joins the name."""
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
-            if not inside:
-                raise InputError(f"{path}: no pictures in this folder (looked for {' '.join(PICTURES)})")
-            files += inside
-        elif path.exists():
-            files.append(path)
-        else:
-            raise InputError(f"{path}: no such picture or folder")
-    files = list(dict.fromkeys(files))
-    stems = Counter(file.stem for file in files)
-    named: dict[str, Path] = {}
-    for file in files:
-        name = file.stem if stems[file.stem] == 1 else file.name.replace(".", "_")
-        if name in named:
-            raise InputError(
-                f"{named[name]} and {file}: both would be written as {name}.png; predict them apart"
-            )
-        named[name] = file
-    return named

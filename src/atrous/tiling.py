@@ -21,7 +21,7 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
 def slide(
     score: Callable[[Tensor], Tensor], image: Tensor, size: tuple[int, int], overlap: float = 1 / 3
 ) -> Tensor:
-    """Average `score` over windows of `size` on an image (1, 3, H, W) -> (1, C, H, W).
+    """Average `score` over windows of `size` on images (N, 3, H, W) -> (N, C, H, W).
 
     A picture smaller than the window is padded with 0 (the mean colour after normalisation) and cropped back.
     """

@@ -356,8 +356,14 @@ def mean_and_std(normalization: Normalization, device: torch.device) -> tuple[Te
 def evaluate_run(run: Run) -> Metrics:
     """Measure on the validation set; log, draw the samples, keep `last` and, where it is better, `best`."""
     check_finite(run)
-    predictor = Predictor(run.measured, scales=(1.0,), flip=False, device=str(run.fabric.device))
-    predictor.crf = None
+    predictor = Predictor(
+        run.measured,
+        scales=(1.0,),
+        flip=False,
+        crf=False,
+        output_stride=run.network.config.output_stride,
+        device=str(run.fabric.device),
+    )
     broken: list[str] | None = [] if run.recipe.skip_broken else None
     try:
         shard = (run.fabric.global_rank, run.fabric.world_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,27 @@ ORIENTATION = 0x0112  # EXIF
 VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def allow_pixels(limit: int) -> None:
+    """Let this process read pictures of up to `limit` pixels, fewer or more than Pillow's own 179 million."""
+    Image.MAX_IMAGE_PIXELS = -(-limit // 2)  # Pillow refuses what has more than twice that, and warns before
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def read_image(path: str | Path, upright: bool = True, notes: list[str] | None = None) -> np.ndarray:
     """Read a picture as (H, W, 3) uint8, RGB, upright.
 
-    - EXIF orientation is applied: the array is the picture as a viewer shows it, and masks must match that.
+    - EXIF orientation is applied: the array is the picture as a viewer shows it, and masks must match that. With
+      `upright=False` it is the picture as it is stored.
     - Grey and palette pictures become RGB; CMYK is converted without a colour profile.
     - 16 bits per channel are scaled to 8 by keeping the high byte: 0..65535 becomes 0..255.
-    - Transparent pixels are composited over white. Of an animation, the first frame is taken.
+    - Transparent pixels are composited over white. Of an animation, the first frame is taken, and of a file of many
+      pages the first page; a line that says so is added to `notes`.
 
     Raises InputError, one line naming the file: no such file, empty file, not a picture, damaged or cut
-    off, more than twice Pillow's `Image.MAX_IMAGE_PIXELS` (179 million pixels), 32 bits per channel.
+    off, more pixels than `allow_pixels` allows (179 million), 32 bits per channel.
     """
     path = Path(path)
-    picture = _load(path)
+    picture = _load(path, upright, notes)
     if picture.mode.startswith("I"):
         values = np.asarray(picture)
         if values.size and (values.min() < 0 or values.max() > 65535):
@@ -152,11 +161,17 @@ def read_colour_map(path: str | Path) -> Labels:
     return Labels(tuple(names), tuple(palette), ignore_index, tuple(void))
 
 
-def _load(path: Path) -> Image.Image:
+def _load(path: Path, upright: bool = True, notes: list[str] | None = None) -> Image.Image:
     try:
         with Image.open(path) as picture:
+            frames = (
+                getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1
+            )  # a photo and its previews
             picture.load()
-            ImageOps.exif_transpose(picture, in_place=True)
+            if upright:
+                ImageOps.exif_transpose(picture, in_place=True)
+            if frames > 1 and notes is not None:
+                notes.append(f"{path}: has {frames} frames or pages: the first one was taken")
             return picture
     except UnidentifiedImageError:
         start = path.read_bytes()[:12]
@@ -166,7 +181,8 @@ def _load(path: Path) -> Image.Image:
     except (IsADirectoryError, PermissionError) as error:
         reason = f"cannot be opened ({error.strerror})"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = f"too many pixels ({error})"
+        pixels = re.findall(r"\d+", str(error))[0]  # Pillow does not let look at the size
+        reason = f"has too many pixels, {int(pixels):,}: if the file can be trusted, --max_pixels {pixels} allows it"
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
         reason = f"the picture is damaged or cut off ({error})"
     raise InputError(f"{path}: {reason}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from atrous.backbones.vgg import decimate_fc
 from atrous.backbones.weights import read_weights
 from atrous.config import ModelConfig
 from atrous.errors import InputError, choose
+from atrous.layers import scale_rates
 from atrous.models.deeplab_v1 import DeepLabV1
 from atrous.models.deeplab_v2 import DeepLabV2
 from atrous.models.deeplab_v3 import DeepLabV3
@@ -29,6 +30,7 @@ __all__ = [
     "DeepLabV3Plus",
     "Model",
     "PSPNet",
+    "at_output_stride",
     "backbone_options",
     "build_model",
     "create_model",
@@ -135,6 +137,25 @@ def build_model(config: ModelConfig) -> Model:
         in_channels=config.in_channels,
         **config.options,
     )
+
+
+def at_output_stride(model: Model, output_stride: int) -> Model:
+    """The same weights at another output stride, atrous rates in proportion (DeepLab v3 sec. 3.1).
+
+    `atrous_rates` that the model was given as they are, are scaled too. Returns the model itself where it has that
+    stride already, otherwise another one. Raises InputError where its backbone cannot have it.
+    """
+    config = model.config
+    if output_stride == config.output_stride:
+        return model
+    options = dict(config.options)
+    if options.get("atrous_rates"):
+        options["atrous_rates"] = scale_rates(options["atrous_rates"], config.output_stride, output_stride)
+    other = build_model(replace(config, output_stride=output_stride, options=options))
+    other.load_state_dict(model.state_dict())
+    if hasattr(model, "metadata"):
+        other.metadata = model.metadata
+    return other.train(model.training).to(next(model.parameters()).device)
 
 
 def model_options(name: str) -> list[str]:

@@ -56,7 +56,8 @@ def run(given: Namespace) -> None:
         search(given)
         return
     from atrous import terminal
-    from atrous.predict import make_crf, refine_file, write_segmentation
+    from atrous.predict import make_crf, refine_file
+    from atrous.results import write_segmentation
 
     terminal.check_writable(given.out)
     image, result = refine_file(

@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from atrous.errors import InputError
 from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
 
@@ -23,22 +24,50 @@ def arguments(words: Sequence[str]) -> Parser:
     )
     parser.add_argument("--limit", type=int, help="measure on the first pictures alone")
     parser.add_argument("--json", help="file for the scores (default: beside the checkpoint)")
+    parser.add_argument("--batch_size", type=int, default=1, help="pictures of one size at a time")
+    parser.add_argument(
+        "--trimap", help="mIoU near true boundaries too: within so many pixels, as 1,5,10,20,40"
+    )
+    parser.add_argument(
+        "--boundary_iou",
+        type=float,
+        nargs="?",
+        const=0.02,
+        help="Boundary IoU too, within this share of the diagonal (0.02)",
+    )
     add_protocol_arguments(parser)
     return parser
 
 
 def run(given: Namespace) -> None:
-    from atrous import evaluation, terminal
+    from atrous import evaluation, processes, terminal
     from atrous.data import open_dataset
 
+    if given.batch_size < 1:
+        raise InputError(f"--batch_size {given.batch_size} must be at least 1")
+    trimap = widths(given.trimap)
     predictor = make_predictor(given)
     data = open_dataset(given.data, split=given.split, format=given.format, **given.data_options)
     checkpoint = Path(given.checkpoint)
-    terminal.say(f"{checkpoint} on {given.data} ({given.split}, {len(data)} pictures): {predictor.protocol}")
-    with terminal.Bar("evaluate") as bar:
-        metrics = evaluation.evaluate(
-            predictor, data, given.limit, lambda done, of, miou: bar.show(done, of, f"mIoU {miou:.4f}")
+    first = processes.rank() == 0
+    if first:
+        terminal.say(
+            f"{checkpoint} on {given.data} ({given.split}, {len(data)} pictures): {predictor.protocol}"
         )
+    with processes.together(), terminal.Bar("evaluate") as bar:
+        metrics = evaluation.evaluate(
+            predictor,
+            data,
+            given.limit,
+            (lambda done, of, miou: bar.show(done, of, f"mIoU {miou:.4f}")) if first else None,
+            shard=(processes.rank(), processes.count()),
+            batch_size=given.batch_size,
+            trimap=trimap,
+            boundary_share=given.boundary_iou,
+            add_up=processes.add_up,
+        )
+    if not first:
+        return
     terminal.say(evaluation.table(metrics))
     terminal.say(evaluation.summary(metrics))
     if warning := evaluation.collapsed(metrics):
@@ -48,3 +77,11 @@ def run(given: Namespace) -> None:
         path, metrics, predictor, checkpoint=str(checkpoint), data=given.data, split=given.split
     )
     terminal.say(f"scores {path}")
+
+
+def widths(text: str | None) -> list[int]:
+    """ "1,5,10" -> [1, 5, 10]."""
+    words = (text or "").replace(",", " ").split()
+    if not all(word.isdecimal() and int(word) for word in words) or (text is not None and not words):
+        raise InputError(f"--trimap {text}: wanted widths in pixels, as 1,5,10,20,40")
+    return [int(word) for word in words]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+from argparse import SUPPRESS
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
 from atrous.errors import InputError
+from atrous.protocols import PRESETS
 
 
 class Parser(ArgumentParser):
@@ -32,26 +34,61 @@ def complain(message: str) -> int:
 def add_protocol_arguments(parser: Parser, crf: bool = True) -> None:
     """The flags that `make_predictor` reads; `crf`: those of the CRF too."""
     group = parser.add_argument_group("protocol (default: what the checkpoint says)")
+    group.add_argument(
+        "--protocol", choices=tuple(PRESETS), help="as a paper evaluates; other flags win over it"
+    )
     group.add_argument("--mode", choices=("direct", "resize", "slide"), help="own size, squashed, or windows")
     group.add_argument("--size", type=int, nargs="+", help="side, or height and width, of resize and slide")
-    group.add_argument("--longer_side", type=int, help="bring the longer side to this many pixels first")
+    group.add_argument("--overlap", type=float, help="share of a window that the next one covers too")
+    group.add_argument(
+        "--longer_side", type=int, help="bring the longer side to this many pixels first; 0: no"
+    )
+    group.add_argument(
+        "--output_stride", type=int, help="the same weights at another stride, rates following"
+    )
     group.add_argument("--scales", type=float, nargs="+", help="average over these scales of the picture")
-    group.add_argument("--flip", action="store_true", default=None, help="average with the mirrored picture")
+    yes_no(group, "flip", "average with the mirrored picture")
+    group.add_argument("--average", choices=("probabilities", "logits"), help="what is averaged")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     if crf:
-        group.add_argument("--crf", action="store_true", help="refine with the dense CRF of v1 and v2")
+        yes_no(group, "crf", "refine with the dense CRF of v1 and v2")
         group.add_argument(
             "--crf_options", type=dict[str, float], help="its parameters, as bi_w, bi_xy_std, bi_rgb_std"
         )
 
 
+def yes_no(group: Any, name: str, help: str) -> None:
+    """--NAME and --no_NAME; None where neither is given."""
+    group.add_argument(f"--{name}", action="store_true", default=None, help=f"{help}; --no_{name}: do not")
+    group.add_argument(f"--no_{name}", dest=f"no_{name}", action="store_true", default=None, help=SUPPRESS)
+
+
+def chosen(given: Namespace, name: str) -> bool | None:
+    """What `yes_no` asked for. InputError where both were given."""
+    yes, no = given.get(name), given.get(f"no_{name}")
+    if yes and no:
+        raise InputError(f"--{name} and --no_{name}: give one of them")
+    return False if no else yes
+
+
 def make_predictor(given: Namespace) -> Any:
+    from atrous import processes
     from atrous.predict import Predictor
 
     size = given.size and (given.size[0], given.size[-1])
     if given.size and len(given.size) > 2:
         raise InputError("--size takes one side, or height and width")
-    crf = given.get("crf_options") or ({} if given.get("crf") else None)
     return Predictor(
-        given.checkpoint, given.mode, size, given.longer_side, given.scales, given.flip, crf, given.device
+        given.checkpoint,
+        given.mode,
+        size,
+        given.longer_side,
+        given.scales,
+        chosen(given, "flip"),
+        given.get("crf_options") or chosen(given, "crf"),
+        processes.device(given.device),
+        protocol=given.protocol,
+        overlap=given.overlap,
+        average=given.average,
+        output_stride=given.output_stride,
     )

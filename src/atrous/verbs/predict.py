@@ -10,39 +10,129 @@ from jsonargparse import Namespace
 from atrous.errors import InputError
 from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
+MAX_PIXELS = 178_956_970  # Pillow's own limit, against files that unpack to more than memory holds
+SHOWN = 20  # broken pictures; all of them are in predictions.jsonl
+
 
 def arguments(words: Sequence[str]) -> Parser:
-    """segment pictures: a palette PNG of class indices and an overlay for each"""
+    """segment pictures: a palette PNG of class indices and an overlay for each; or a video"""
     parser = Parser(description=arguments.__doc__)
     parser.add_argument("checkpoint", help="file that `atrous train` wrote")
-    parser.add_argument("pictures", nargs="+", help="pictures, or folders of pictures")
-    parser.add_argument("--out", default="predictions", help="folder for the results")
+    parser.add_argument(
+        "pictures", nargs="+", help="pictures, folders, globs, lists of files (.txt), or a video"
+    )
+    parser.add_argument("--out", help="folder for the results, or file of the video (default: predictions)")
     parser.add_argument("--probabilities", action="store_true", help="write (C, H, W) float32 .npy files too")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    parser.add_argument("--resume", action="store_true", help="go on with a job that was stopped")
+    parser.add_argument("--batch_size", type=int, default=1, help="pictures of one size at a time")
+    parser.add_argument("--shard", help="a part of the pictures, as 3/16: the third of sixteen")
+    parser.add_argument("--as_stored", action="store_true", help="do not turn pictures upright by EXIF")
+    parser.add_argument("--max_pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures")
+    parser.add_argument(
+        "--smoothing", type=float, default=0.0, help="of a video: share of the frames before, 0 to below 1"
+    )
     add_protocol_arguments(parser)
     return parser
 
 
 def run(given: Namespace) -> None:
-    from atrous import terminal
-    from atrous.data.pictures import read_image
-    from atrous.predict import find_pictures, write_segmentation
+    from atrous.video import VIDEOS
 
-    pictures = find_pictures(given.pictures)
-    predictor = make_predictor(given)
-    folder, broken = Path(given.out), []
+    videos = [path for path in given.pictures if Path(path).suffix.lower() in VIDEOS]
+    if not videos:
+        predict_pictures(given)
+    elif len(given.pictures) == 1:
+        predict_video(given)
+    else:
+        raise InputError(f"{videos[0]}: predict a video alone, one at a time")
+
+
+def predict_pictures(given: Namespace) -> None:
+    from atrous import processes, terminal
+    from atrous.config import to_dict
+    from atrous.data.pictures import allow_pixels
+    from atrous.finding import find_pictures, part_of
+    from atrous.results import Record
+    from atrous.segment_files import segment_files
+
+    if given.batch_size < 1:
+        raise InputError(f"--batch_size {given.batch_size} must be at least 1")
+    if given.resume and given.overwrite:
+        raise InputError("--resume and --overwrite: give one of them")
+    if given.smoothing:
+        raise InputError("--smoothing is for a video")
+    allow_pixels(given.max_pixels)
+    folder = Path(given.out or "predictions")
+    which, of = shard(given.shard)
+    pictures = part_of(find_pictures(given.pictures, leave_out=folder), which, of)
     terminal.check_writable(folder)
-    with terminal.Bar("predict") as bar:
-        for done, (name, path) in enumerate(pictures.items(), start=1):
-            try:
-                image = read_image(path)
-                result = predictor.predict(image, given.probabilities)
-                write_segmentation(result, image, folder, name, given.overwrite)
-            except InputError as error:
-                broken.append(str(error))
-            bar.show(done, len(pictures), path.name)
+    predictor = make_predictor(given)
+    settings = {
+        "checkpoint": str(given.checkpoint),
+        "protocol": to_dict(predictor.protocol),
+        "probabilities": given.probabilities,
+        "as_stored": given.as_stored,
+    }
+    rank, count = processes.rank(), processes.count()
+    record = Record(
+        folder, settings, f"-{which * count + rank + 1}-of-{of * count}" if of * count > 1 else ""
+    )
+    with processes.together():
+        with terminal.Bar("predict") as bar:
+            outcome = segment_files(
+                predictor,
+                part_of(pictures, rank, count),
+                folder,
+                record,
+                batch_size=given.batch_size,
+                probabilities=given.probabilities,
+                overwrite=given.overwrite,
+                resume=given.resume,
+                upright=not given.as_stored,
+                progress=bar.show if rank == 0 else None,
+            )
+        broken, notes = processes.collect(outcome.broken), processes.collect(outcome.notes)
+        skipped = len(processes.collect(["skipped"] * outcome.skipped))
+    if rank:
+        return
+    terminal.say("\n".join(notes[:SHOWN])) if notes else None
+    already = f", {skipped} of them by an earlier job" if skipped else ""
     terminal.say(
-        f"{len(pictures) - len(broken)} of {len(pictures)} pictures -> {folder} ({predictor.protocol})"
+        f"{len(pictures) - len(broken)} of {len(pictures)} pictures -> {folder}{already} ({predictor.protocol})"
     )
     if broken:
-        raise InputError("\natrous: error: ".join(broken))
+        more = [f"and {len(broken) - SHOWN} more: see {record.path}"] if len(broken) > SHOWN else []
+        raise InputError("\natrous: error: ".join([*broken[:SHOWN], *more]))
+
+
+def shard(text: str | None) -> tuple[int, int]:
+    """ "3/16" -> (2, 16)."""
+    which, slash, of = (text or "1/1").partition("/")
+    if not (slash and which.isdecimal() and of.isdecimal() and 1 <= int(which) <= int(of)):
+        raise InputError(f"--shard {text}: wanted a part like 3/16, from 1/16 to 16/16")
+    return int(which) - 1, int(of)
+
+
+def predict_video(given: Namespace) -> None:
+    from atrous import terminal
+    from atrous.video import TARGETS, import_av, segment_video
+
+    import_av()
+    for flag in ("probabilities", "resume", "shard", "as_stored"):
+        if given[flag]:
+            raise InputError(f"--{flag} is for pictures, not for a video")
+    source = Path(given.pictures[0])
+    target = Path(given.out or f"{source.stem}_seg.mp4")
+    if target.is_dir() or not target.suffix:
+        target /= f"{source.stem}_seg.mp4"
+    elif target.suffix.lower() not in TARGETS:
+        raise InputError(f"--out {target}: wanted a folder or a name that ends in {' '.join(TARGETS)}")
+    terminal.check_writable(target.parent)
+    predictor = make_predictor(given)
+    with terminal.Bar("predict") as bar:
+        result = segment_video(predictor, source, target, given.smoothing, given.overwrite, bar.show)
+    for note in result.notes:
+        terminal.say(note)
+    smoothing = f", smoothing {given.smoothing:g}" if given.smoothing else ""
+    terminal.say(f"{result.frames} frames -> {target} ({predictor.protocol}{smoothing})")

@@ -1,0 +1,138 @@
+"""What is written for a picture, and the record of which pictures are finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from atrous.data.labels import Labels
+from atrous.errors import InputError
+from atrous.predict import Segmentation
+from atrous.visualize import overlay
+
+Writer = Callable[[Path], None]
+
+
+def write_segmentation(
+    result: Segmentation, image: NDArray[np.uint8], folder: Path, name: str, overwrite: bool = False
+) -> list[Path]:
+    """Write NAME.png (class indices with the palette), NAME_overlay.png and, where there are, NAME_probabilities.npy.
+
+    Files are written beside and renamed. InputError where one exists already, unless `overwrite`.
+    """
+    if not overwrite:
+        refuse_existing(folder, name, result.probabilities is not None)
+    written = write_beside(result, image, folder, name)
+    put_in_place(written)
+    return list(written)
+
+
+def result_files(folder: Path, name: str, probabilities: bool = False) -> list[Path]:
+    """The files that belong to a picture."""
+    endings = (".png", "_overlay.png", *(("_probabilities.npy",) if probabilities else ()))
+    return [folder / f"{name}{ending}" for ending in endings]
+
+
+def refuse_existing(folder: Path, name: str, probabilities: bool = False) -> None:
+    """InputError where a result exists already."""
+    for path in result_files(folder, name, probabilities):
+        if path.exists():
+            raise InputError(f"{path}: exists already; give another --out, or --overwrite")
+
+
+def write_beside(result: Segmentation, image: NDArray[np.uint8], folder: Path, name: str) -> dict[Path, Path]:
+    """Write the files of a picture under passing names; {file: its passing name} for `put_in_place`."""
+    labels = Labels(result.names, result.palette)
+    writers: list[Writer] = [
+        index_png(result).save,
+        Image.fromarray(overlay(image, result.labels, labels)).save,
+    ]
+    if (scores := result.probabilities) is not None:
+        writers.append(lambda path: np.save(path, scores))
+    files = result_files(folder, name, result.probabilities is not None)
+    beside = {path: path.with_name(f".{os.getpid()}-{path.name}") for path in files}
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for path, write in zip(files, writers, strict=True):
+            write(beside[path])
+    except BaseException:
+        for passing in beside.values():
+            passing.unlink(missing_ok=True)
+        raise
+    return beside
+
+
+def put_in_place(written: dict[Path, Path]) -> None:
+    """Give what `write_beside` wrote its names."""
+    for path, passing in written.items():
+        passing.replace(path)
+
+
+def index_png(result: Segmentation) -> Image.Image:
+    """The labels as a palette picture; beyond 256 classes as 16-bit grey, which has no palette."""
+    if result.labels.dtype != np.uint8:
+        return Image.fromarray(result.labels)
+    picture = Image.fromarray(result.labels, mode="P")
+    picture.putpalette([value for colour in result.palette for value in colour])
+    return picture
+
+
+class Record:
+    """predictions.jsonl in the folder of the results: how it was predicted, then two lines for every picture.
+
+    {"begun": name, "picture": file} comes before its files get their names, {"done": name} after; what is begun and
+    not done may be half there. {"broken": name, "why": ...} is a picture that could not be predicted. Each process
+    writes a file of its own, and all of them are read.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], process: str = "") -> None:
+        self.path = folder / f"predictions{process}.jsonl"
+        self.settings = json.loads(json.dumps(settings))
+        self.done: set[str] = set()
+        self.begun: set[str] = set()
+        for path in sorted(folder.glob("predictions*.jsonl")):
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        """What was done by the same settings; of other settings nothing is known."""
+        ours = False
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # half a line, where a job was killed
+                continue
+            if "settings" in entry:
+                ours = entry["settings"] == self.settings
+            elif ours and "begun" in entry:
+                self.begun.add(entry["begun"])
+            elif ours and "done" in entry:
+                self.done.add(entry["done"])
+
+    def open(self) -> None:
+        """Begin to write. OSError where that cannot be."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.path.open("a", encoding="utf-8")
+        self._write({"settings": self.settings}, before="\n" if self.path.stat().st_size else "")
+
+    def close(self) -> None:
+        self.file.close()
+
+    def begin(self, name: str, picture: Path) -> None:
+        self._write({"begun": name, "picture": str(picture)})
+
+    def finish(self, name: str) -> None:
+        self._write({"done": name})
+
+    def fail(self, name: str, why: str) -> None:
+        self._write({"broken": name, "why": why})
+
+    def _write(self, entry: dict[str, Any], before: str = "") -> None:
+        self.file.write(before + json.dumps(entry) + "\n")
+        self.file.flush()

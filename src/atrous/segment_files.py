@@ -1,0 +1,117 @@
+"""Many pictures from files to files: reading, the network and writing overlap, and a killed job goes on.
+
+    read ahead (threads) -> batches of one size -> network -> written beside (threads) -> named, recorded
+
+Results, record and messages come in an order that follows from the pictures alone. In memory are at most the
+pictures that are read ahead, those that wait for others of their size, and the results that are being written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atrous.data.pictures import read_image
+from atrous.errors import InputError
+from atrous.predict import Predictor, Segmentation
+from atrous.results import Record, put_in_place, refuse_existing, result_files, write_beside
+from atrous.stream import ahead, buckets
+
+BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
+
+
+class Loaded(NamedTuple):
+    name: str
+    image: NDArray[np.uint8]
+    notes: list[str]
+
+
+@dataclass
+class Outcome:
+    """What became of the pictures."""
+
+    done: int = 0
+    skipped: int = 0  # finished by an earlier job
+    broken: list[str] = field(default_factory=list)  # one line each
+    notes: list[str] = field(default_factory=list)  # what a person should know of a picture that went well
+
+
+def segment_files(
+    predictor: Predictor,
+    pictures: dict[str, Path],
+    folder: Path,
+    record: Record,
+    *,
+    batch_size: int = 1,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    upright: bool = True,
+    threads: int | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Outcome:
+    """Segment `pictures` (name -> file) into `folder`; those that cannot be read do not stop the rest.
+
+    batch_size: pictures of one size that go through the network together. resume: leave out what `record` says is
+    finished, and write what was begun anew. progress(done, of, name) is called after each. A result that exists
+    is never replaced without `overwrite`, and a picture that would be replaced by its own result never.
+    """
+    threads = threads or min(4, os.cpu_count() or 1)
+    outcome = Outcome()
+    names = [name for name in pictures if not (resume and name in record.done)]
+    outcome.skipped = len(pictures) - len(names)
+
+    def load(name: str) -> Loaded:
+        for path in result_files(folder, name, probabilities):
+            if path.exists() and path.samefile(pictures[name]):
+                raise InputError(f"{path}: is a picture to predict; give another --out")
+        if not overwrite and not (resume and name in record.begun):
+            refuse_existing(folder, name, probabilities)
+        notes: list[str] = []
+        return Loaded(name, read_image(pictures[name], upright, notes), notes)
+
+    def fail(name: str, error: BaseException) -> None:
+        if not isinstance(error, InputError):
+            raise error
+        record.fail(name, str(error))
+        outcome.broken.append(str(error))
+        tell(name)
+
+    def tell(name: str) -> None:
+        if progress:
+            progress(outcome.done + len(outcome.broken), len(names), pictures[name].name)
+
+    def readable() -> Iterator[Loaded]:
+        for name, loading in ahead(load, names, threads, batch_size + threads):
+            if error := loading.exception():
+                fail(name, error)
+            else:
+                yield loading.result()
+
+    def segmented() -> Iterator[tuple[Loaded, Segmentation]]:
+        for batch in buckets(readable(), lambda it: it.image.shape, batch_size, BATCHES_WAITING * batch_size):
+            results = predictor.predict_batch([loaded.image for loaded in batch], probabilities)
+            yield from zip(batch, results, strict=True)
+
+    def write(pair: tuple[Loaded, Segmentation]) -> dict[Path, Path]:
+        loaded, result = pair
+        return write_beside(result, loaded.image, folder, loaded.name)
+
+    record.open()
+    try:
+        for (loaded, _), writing in ahead(write, segmented(), threads, batch_size + threads):
+            record.begin(loaded.name, pictures[loaded.name])
+            put_in_place(writing.result())
+            record.finish(loaded.name)
+            outcome.done += 1
+            outcome.notes += loaded.notes
+            tell(loaded.name)
+    finally:
+        record.close()
+    return outcome

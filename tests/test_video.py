@@ -1,0 +1,211 @@
+"""Videos: written and read again with PyAV, against the predictor on the frames themselves."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from atrous.cli import main
+from atrous.errors import InputError
+from atrous.predict import Predictor
+from atrous.video import segment_video, smoothed
+from atrous.visualize import overlay
+
+RATE = Fraction(30000, 1001)
+
+
+def test_the_average_of_probabilities_by_hand() -> None:
+    frames = [torch.tensor([value, 1 - value]) for value in (1.0, 0.0, 0.0, 1.0)]
+    mean, seen = None, []
+    for frame in frames:
+        mean = smoothed(mean, frame, 0.75)
+        seen.append(float(mean[0]))
+    assert seen == [1.0, 0.75, 0.5625, 0.671875]
+    assert smoothed(mean, torch.zeros(3), 0.75).tolist() == [0, 0, 0]  # another size begins anew
+
+
+def test_without_pyav_the_command_is_named(
+    scene_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(scene_checkpoint), str(tmp_path / "a.mp4")])
+    assert stop.value.code == 2
+    assert "pip install 'atrous[video]'" in capsys.readouterr().err
+
+
+def drawn(number: int, height: int, width: int) -> np.ndarray:
+    """A smooth picture that the codec hardly changes."""
+    down, across = np.mgrid[:height, :width].astype(float)
+    channels = [down * 4 + 10 * number, across * 3, 255 - down * 2 - across]
+    return np.stack(channels, -1).clip(0, 255).astype(np.uint8)
+
+
+def write(
+    path: Path, size: tuple[int, int] = (48, 64), frames: int = 7, sound: bool = False, turned: int = 0
+) -> list[int]:
+    """A video in 4:4:4, so of any size; returns the times of its frames, of which the last comes late."""
+    av = pytest.importorskip("av")
+    times = [512 * i for i in range(frames - 1)] + [512 * (frames + 2)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"crf": "1"})
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv444p"
+        stream.codec_context.time_base = Fraction(1, 15360)
+        if turned:
+            stream.set_display_rotation(turned)
+        track = container.add_stream("aac", rate=8000, layout="mono") if sound else None
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(drawn(number, *size), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 15360)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if track:
+            tone = (np.sin(np.arange(4096) / 5) * 8000).astype(np.int16)
+            for start in range(0, 4096, 1024):
+                samples = av.AudioFrame.from_ndarray(
+                    tone[None, start : start + 1024], format="s16", layout="mono"
+                )
+                samples.sample_rate, samples.pts = 8000, start
+                container.mux(track.encode(samples))
+            container.mux(track.encode(None))
+    return times
+
+
+def read(path: Path) -> tuple[list[np.ndarray], list[Fraction], Any]:
+    """Frames as a player shows them, their times in seconds, and the sound's packets."""
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        pixels = [np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)) for frame in frames]
+        times = [frame.pts * frame.time_base for frame in frames]
+    with av.open(str(path)) as container:
+        sound = [bytes(packet) for packet in container.demux(audio=0)] if container.streams.audio else []
+    return pixels, times, sound
+
+
+@pytest.fixture
+def predictor(scene_checkpoint: Path) -> Predictor:
+    return Predictor(scene_checkpoint)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (37, 51)])
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_every_frame_at_its_time_with_its_sound(
+    predictor: Predictor, tmp_path: Path, size: tuple[int, int], ending: str
+) -> None:
+    source, target = tmp_path / "a.mp4", tmp_path / f"b.{ending}"
+    write(source, size, sound=True)
+    seen: list[int] = []
+    result = segment_video(predictor, source, target, progress=lambda done, of, note: seen.append(of - done))
+    before, times, sound = read(source)
+    after, new_times, new_sound = read(target)
+    assert (result.frames, result.notes) == (7, [])
+    assert seen == [6, 5, 4, 3, 2, 1, 0]
+    assert len(after) == len(before) == 7
+    atol = 0 if ending == "mp4" else 0.001  # mkv counts milliseconds
+    assert [float(t - new_times[0]) for t in new_times] == pytest.approx(
+        [float(t) for t in times], abs=atol + 1e-9
+    )
+    for old, new in zip(before, after, strict=True):
+        expected = overlay(old, predictor.predict(old).labels, predictor.labels)
+        assert new.shape == (*size, 3)
+        assert np.abs(new.astype(int) - expected).mean() < 8  # lossy, with coarse colours
+    assert len(sound) > 3
+    assert [packet for packet in new_sound if packet] == [packet for packet in sound if packet]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.mp4", target.name])
+
+
+@pytest.mark.parametrize("turned", [90, -90, 180])
+def test_a_turned_video_comes_out_upright(predictor: Predictor, tmp_path: Path, turned: int) -> None:
+    write(tmp_path / "a.mp4", (48, 64), turned=turned)
+    segment_video(predictor, tmp_path / "a.mp4", tmp_path / "b.mp4")
+    before, *_ = read(tmp_path / "a.mp4")
+    after, *_ = read(tmp_path / "b.mp4")
+    assert before[0].shape == ((64, 48, 3) if turned != 180 else (48, 64, 3))
+    upright = np.rot90(drawn(0, 48, 64), round(turned / 90))
+    assert np.abs(before[0].astype(int) - upright).mean() < 4
+    for old, new in itertools.islice(zip(before, after, strict=True), 2):
+        expected = overlay(old, predictor.predict(np.ascontiguousarray(old)).labels, predictor.labels)
+        assert np.abs(new.astype(int) - expected).mean() < 8
+
+
+def test_smoothing_averages_the_probabilities_of_the_frames(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import atrous.video as module
+
+    write(tmp_path / "a.mp4", frames=4)
+    labels: list[np.ndarray] = []
+
+    def noting(image: np.ndarray, mask: np.ndarray, names: Any) -> np.ndarray:
+        labels.append(mask)
+        return overlay(image, mask, names)
+
+    monkeypatch.setattr(module, "overlay", noting)
+    segment_video(predictor, tmp_path / "a.mp4", tmp_path / "b.mp4", smoothing=0.6)
+    mean = None
+    for frame, found in zip(read(tmp_path / "a.mp4")[0], labels, strict=True):
+        now = predictor.predict(frame, probabilities=True).probabilities
+        mean = now if mean is None else 0.6 * mean + 0.4 * now
+        top = np.sort(mean, 0)[-2:]
+        clear = top[1] - top[0] > 1e-5
+        np.testing.assert_array_equal(found[clear], mean.argmax(0)[clear])
+
+
+def test_the_command(scene_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.mp4", frames=3)
+    command = ["predict", str(scene_checkpoint), str(tmp_path / "a.mp4"), "--out", str(tmp_path / "b.mp4")]
+    main([*command, "--smoothing", "0.5"])
+    assert "3 frames -> " in capsys.readouterr().out
+    for words, message in [
+        (command, "b.mp4: exists already"),
+        ([*command[:-1], str(tmp_path / "b.txt")], "wanted a folder or a name that ends in .mp4"),
+        ([*command[:-1], str(tmp_path / "a.mp4"), "--overwrite"], "a.mp4: exists already"),
+        ([*command, "--overwrite", "--smoothing", "1"], "smoothing 1.0 must be from 0 to below 1"),
+        ([*command, "--probabilities"], "--probabilities is for pictures"),
+        ([*command[:2], str(tmp_path / "a.mp4"), str(tmp_path / "c.jpg")], "predict a video alone"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_what_is_no_video(predictor: Predictor, tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", frames=2)
+    (tmp_path / "text.mp4").write_text("this is not a video")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "cut.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:300])
+    for name, message in [
+        ("text.mp4", "not a readable video"),
+        ("cut.mp4", "not a readable video"),
+        ("empty.mp4", "the file is empty"),
+        ("gone.mp4", "no such video"),
+    ]:
+        with pytest.raises(InputError, match=rf"{name}: {message}") as error:
+            segment_video(predictor, tmp_path / name, tmp_path / "b.mp4")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "b.mp4").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_video_that_breaks_off_is_written_as_far_as_it_goes(predictor: Predictor, tmp_path: Path) -> None:
+    write(tmp_path / "a.mkv", (96, 128), frames=60)
+    whole = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    result = segment_video(predictor, tmp_path / "cut.mkv", tmp_path / "b.mp4")
+    assert 0 < result.frames < 57
+    assert len(read(tmp_path / "b.mp4")[0]) == result.frames
+    assert len(result.notes) == 1
+    assert result.notes[0].startswith(str(tmp_path / "cut.mkv"))
