@@ -14,10 +14,10 @@ FLOORS: dict[str, int] = {
     "losses": 2, "tiling": 2, "upsampling_kernels": 2, "download": 2,
     "upsampling": 3, "protocols": 2, "processes": 2, "boundary": 2, "stream": 2, "finding": 4,
     "backbones": 3, "data": 3, "visualize": 3,
-    "models": 4,
+    "models": 4, "raster": 4,
     "checkpoint": 5, "importers": 6, "info": 5,
     "predict": 7, "objective": 7,
-    "evaluation": 8, "tuning": 8, "results": 8, "segment_files": 9, "video": 9,
+    "evaluation": 8, "tuning": 8, "results": 8, "segment_files": 9, "video": 9, "large": 10,
     "batch_norm": 2, "depthwise": 2, "ema": 2, "batches": 4, "run": 9, "optimizer": 10, "state": 10, "train": 11,
     "terminal": 12, "verbs": 13, "cli": 14, "__main__": 15, "__init__": 15,
 }  # fmt: skip
