@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,8 @@ from atrous.models import Model, at_output_stride
 from atrous.protocols import settle
 from atrous.tiling import slide
 from atrous.upsampling import resized_labels
+
+WINDOW = (513, 513)  # v3 sec. 4.1: the crop that it is trained on, where nothing else names one
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Predictor:
         crop = metadata.recipe.get("crop_size")
         window = (crop, crop) if isinstance(crop, int) else tuple(crop) if crop else None
         self.protocol: Protocol = settle(metadata.protocol, protocol, given, window)
+        self.window = self.protocol.size or window or WINDOW
         stride = self.protocol.output_stride
         if stride is not None and isinstance(model, runtimes.Exported):
             if stride != model.config.output_stride:
@@ -179,24 +182,39 @@ class Predictor:
         """
         if image.ndim == 3:
             return self.scores(image[None])[0]
-        height, width = image.shape[-2:]
-        x = self._normalized(image)
+        whole = (self.protocol.longer_side or max(image.shape[-2:])) / max(image.shape[-2:])
+        mean = self.probabilities(self._mean_of_views(self._normalized(image), self._run, whole))
+        return mean if self.crf is None else self.crf(image.permute(0, 2, 3, 1), mean)
+
+    @torch.inference_mode()
+    def window_scores(self, window: Tensor, size: tuple[int, int]) -> Tensor:
+        """What is averaged of a window (1, 3, h, w) uint8: (1, C, *size), the mean over the views of this window.
+
+        A window smaller than `size` is padded with the mean colour.
+        """
+        x = self._normalized(window)
+        x = F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]))
+        return self._mean_of_views(x, self._whole)
+
+    def probabilities(self, mean: Tensor) -> Tensor:
+        """Class probabilities from the mean of what the protocol averages, (N, C, H, W)."""
+        return mean.softmax(1) if self.protocol.average == "logits" else mean
+
+    def _mean_of_views(self, x: Tensor, run: Callable[[Tensor], Tensor], whole: float = 1.0) -> Tensor:
+        """The mean of what `run` says of (N, 3, H, W) at the protocol's scales, times `whole`, and flips."""
+        height, width = x.shape[-2:]
         total = None
-        whole = (self.protocol.longer_side or max(height, width)) / max(height, width)
         for scale in (whole * scale for scale in self.protocol.scales):
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
             scaled = _shrink_or_grow(x, size)
             for flipped in (False, True) if self.protocol.flip else (False,):
                 view = scaled.flip(-1) if flipped else scaled
-                scores = self._run(view.contiguous(memory_format=torch.channels_last))
+                scores = run(view.contiguous(memory_format=torch.channels_last))
                 scores = scores.flip(-1) if flipped else scores
                 scores = resize(scores, (height, width))
                 total = scores if total is None else total + scores
         assert total is not None
-        mean = total / self.protocol.views
-        if self.protocol.average == "logits":
-            mean = mean.softmax(1)
-        return mean if self.crf is None else self.crf(image.permute(0, 2, 3, 1), mean)
+        return total.div_(self.protocol.views)
 
     def _normalized(self, images: Tensor) -> Tensor:
         return (images.to(self.device).float() / 255 - self.mean) / self.std

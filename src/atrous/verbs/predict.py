@@ -48,6 +48,11 @@ def arguments(words: Sequence[str]) -> Parser:
     parser.add_argument("--as_stored", action="store_true", help="do not turn pictures upright by EXIF")
     parser.add_argument("--max_pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures")
     parser.add_argument(
+        "--large",
+        action="store_true",
+        help="by windows read from the file, to a TIFF; so beyond 67 megapixels",
+    )
+    parser.add_argument(
         "--smoothing", type=float, default=0.0, help="of a video: share of the frames before, 0 to below 1"
     )
     add_protocol_arguments(parser)
@@ -82,6 +87,7 @@ def predict_pictures(given: Namespace) -> None:
     from atrous.config import to_dict
     from atrous.data.pictures import allow_pixels
     from atrous.finding import find_pictures, part_of
+    from atrous.large import is_large, segment_large_files
     from atrous.results import Record
     from atrous.segment_files import segment_files
 
@@ -107,11 +113,13 @@ def predict_pictures(given: Namespace) -> None:
     record = Record(
         folder, settings, f"-{which * count + rank + 1}-of-{of * count}" if of * count > 1 else ""
     )
+    mine = part_of(pictures, rank, count)
+    large = {name: path for name, path in mine.items() if given.large or is_large(path)}
     with processes.together():
         with terminal.Bar("predict") as bar:
             outcome = segment_files(
                 predictor,
-                part_of(pictures, rank, count),
+                {name: path for name, path in mine.items() if name not in large},
                 folder,
                 record,
                 batch_size=given.batch_size,
@@ -120,6 +128,18 @@ def predict_pictures(given: Namespace) -> None:
                 resume=given.resume,
                 upright=not given.as_stored,
                 progress=bar.show if rank == 0 else None,
+            )
+            segment_large_files(
+                predictor,
+                large,
+                folder,
+                record,
+                outcome,
+                probabilities=given.probabilities,
+                overwrite=given.overwrite,
+                resume=given.resume,
+                upright=not given.as_stored,
+                progress=bar.stage if rank == 0 else None,
             )
         broken, notes = processes.collect(outcome.broken), processes.collect(outcome.notes)
         skipped = len(processes.collect(["skipped"] * outcome.skipped))
