@@ -376,7 +376,7 @@ class Job:
 
     def _put(self, name: str, row: NDArray[Any], place: int) -> None:
         self.files[name].seek(place * row.itemsize)
-        self.files[name].write(np.ascontiguousarray(row))
+        self.files[name].write(np.ascontiguousarray(row).data)
 
     def rows(self, top: int, bottom: int) -> NDArray[Any]:
         """Label rows that were written."""

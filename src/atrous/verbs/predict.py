@@ -11,20 +11,8 @@ from atrous.errors import InputError
 from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
 BOX = "box"  # the model that the package brings, see `checkpoint.BOX`
-MODELS = (
-    *(".safetensors", ".onnx", ".xml", ".pt2"),
-    *(
-        ".pth",
-        ".pt",
-        ".ckpt",
-        ".tar",
-        ".bin",
-        ".tflite",
-        ".pb",
-        ".caffemodel",
-        ".pdparams",
-    ),  # have to be imported
-)
+OURS = ".safetensors .onnx .xml .pt2".split()
+THEIRS = ".pth .pt .ckpt .tar .bin .tflite .pb .caffemodel .pdparams".split()  # said to be imported first
 MAX_PIXELS = 178_956_970  # Pillow's own limit, against files that unpack to more than memory holds
 SHOWN = 20  # broken pictures; all of them are in predictions.jsonl
 
@@ -75,7 +63,7 @@ def run(given: Namespace) -> None:
 def split_checkpoint(words: Sequence[str]) -> tuple[str, list[str]]:
     """The model that the first word names, "box" where it is a picture already, and the pictures."""
     first, *rest = words
-    if first != BOX and Path(first).suffix.lower() not in MODELS:
+    if first != BOX and Path(first).suffix.lower() not in OURS + THEIRS:
         return BOX, list(words)
     if not rest:
         raise InputError(f"which pictures? {first} is the model: give pictures or folders after it")
