@@ -54,6 +54,7 @@ class PngRaster(Raster):
             raise InputError(f"{path}: the picture is damaged (colour type {self.colour_type})")
         self.samples = SAMPLES[self.colour_type]
         self.row_bytes = -(-self.width * self.samples * self.depth // 8)
+        self.above: NDArray[np.uint8] | None  # the row before, unfiltered
         self._rewind()
 
     @staticmethod
@@ -125,8 +126,7 @@ class PngRaster(Raster):
         return result
 
     def _rewind(self) -> None:
-        self.next_row = 0
-        self.above: NDArray[np.uint8] | None = None  # the row before, unfiltered
+        self.next_row, self.above = 0, None
         self.packed = self._packed()
         self.inflater = zlib.decompressobj()
 
