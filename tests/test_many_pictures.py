@@ -291,6 +291,20 @@ def test_a_killed_job_goes_on(scene_checkpoint: Path, photos: Path, tmp_path: Pa
     assert {path: path.stat().st_mtime_ns for path in before} == before
     done = [entry["done"] for entry in records(out) if "done" in entry]
     assert sorted(done) == sorted(set(done)) == [str(i) for i in range(7)]
+    assert not list(out.glob(".*"))
+
+
+def test_ctrl_c_leaves_nothing_half_written(
+    scene_checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(written: dict[Path, Path]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(many, "put_in_place", stop)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        many.segment_files(Predictor(scene_checkpoint), find_pictures([photos]), out, Record(out, {}))
+    assert [path.name for path in out.iterdir()] == ["predictions.jsonl"]
 
 
 def test_shards_of_an_array_job(scene_checkpoint: Path, photos: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ class BoundaryScores:
     """Counts of one pass over a data set; `matrices` are what processes add up.
 
     widths: bands for the trimap scores: the pixels whose true label changes within w pixels, void included, as v3+
-    (sec. 4.4) dilates the void rims of VOC and v1 (sec. 5.3), after Kohli et al. 2009, the objects' boundaries.
+    (sec. 4.4) dilates the void rims of VOC and v1 (sec. 5), after Kohli et al. 2009, the objects' boundaries.
     share: Boundary IoU (Cheng et al. 2021) with d = share * diagonal; None: without. For each class it is the IoU of
     the truth's and the prediction's pixels of that class that lie within d of another class or the picture's rim.
     Void pixels of the truth are void in the prediction too, so both have the same boundary there, and are not counted.

@@ -1,11 +1,11 @@
 """How each paper evaluates, by name, and who is heard first: what is given, then the preset, then the checkpoint.
 
     plain    scale 1, no flip, no CRF: what a training run itself measures
-    v1       output stride 8, the CRF behind it; multi-scale is in the model, `msc` (v1 sec. 4.1 to 4.3)
+    v1       output stride 8, the CRF behind it; multi-scale is in the model, `msc` (v1 sec. 4.2, 4.3)
     v2       the same (v2 sec. 4.1.2)
     pspnet   output stride 8, windows that overlap by a third, six scales, flip (PSPNet sec. 5.1 and authors' code)
     v3       output stride 8, six scales, flip, probabilities averaged (v3 sec. 4.1)
-    v3plus   the same (v3+ sec. 4.1, tab. 5)
+    v3plus   the same (v3+ sec. 4.3, tab. 5)
 
 A preset leaves alone what its paper does not speak of or finds for each data set: `longer_side`, the size of the
 windows, and the parameters of the CRF.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def write_beside(result: Segmentation, image: NDArray[np.uint8], folder: Path, n
     if (scores := result.probabilities) is not None:
         writers.append(lambda path: np.save(path, scores))
     files = result_files(folder, name, result.probabilities is not None)
-    beside = {path: path.with_name(f".{os.getpid()}-{path.name}") for path in files}
+    beside = {path: path.with_name(f".part-{path.name}") for path in files}  # a later job takes the same
     files[0].parent.mkdir(parents=True, exist_ok=True)
     try:
         for path, write in zip(files, writers, strict=True):
@@ -97,23 +96,23 @@ class Record:
         self.settings = json.loads(json.dumps(settings))
         self.done: set[str] = set()
         self.begun: set[str] = set()
-        for path in sorted(folder.glob("predictions*.jsonl")):
-            self._read(path)
 
-    def _read(self, path: Path) -> None:
-        """What was done by the same settings; of other settings nothing is known."""
-        ours = False
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # half a line, where a job was killed
-                continue
-            if "settings" in entry:
-                ours = entry["settings"] == self.settings
-            elif ours and "begun" in entry:
-                self.begun.add(entry["begun"])
-            elif ours and "done" in entry:
-                self.done.add(entry["done"])
+    def read(self) -> None:
+        """Learn from all processes' records what was begun and done by the same settings."""
+        for path in sorted(self.path.parent.glob("predictions*.jsonl")):
+            ours = False
+            with path.open(encoding="utf-8") as lines:
+                for line in lines:
+                    try:
+                        entry = json.loads(line)
+                    except ValueError:  # half a line, where a job was killed
+                        continue
+                    if "settings" in entry:
+                        ours = entry["settings"] == self.settings
+                    elif ours and "begun" in entry:
+                        self.begun.add(entry["begun"])
+                    elif ours and "done" in entry:
+                        self.done.add(entry["done"])
 
     def open(self) -> None:
         """Begin to write. OSError where that cannot be."""

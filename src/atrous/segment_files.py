@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -64,6 +65,8 @@ def segment_files(
     """
     threads = threads or min(4, os.cpu_count() or 1)
     outcome = Outcome()
+    if resume:
+        record.read()
     names = [name for name in pictures if not (resume and name in record.done)]
     outcome.skipped = len(pictures) - len(names)
 
@@ -99,19 +102,26 @@ def segment_files(
             results = predictor.predict_batch([loaded.image for loaded in batch], probabilities)
             yield from zip(batch, results, strict=True)
 
+    unnamed: dict[str, dict[Path, Path]] = {}
+
     def write(pair: tuple[Loaded, Segmentation]) -> dict[Path, Path]:
         loaded, result = pair
-        return write_beside(result, loaded.image, folder, loaded.name)
+        unnamed[loaded.name] = write_beside(result, loaded.image, folder, loaded.name)
+        return unnamed[loaded.name]
 
     record.open()
     try:
-        for (loaded, _), writing in ahead(write, segmented(), threads, batch_size + threads):
-            record.begin(loaded.name, pictures[loaded.name])
-            put_in_place(writing.result())
-            record.finish(loaded.name)
-            outcome.done += 1
-            outcome.notes += loaded.notes
-            tell(loaded.name)
+        with closing(ahead(write, segmented(), threads, batch_size + threads)) as writings:
+            for (loaded, _), writing in writings:
+                record.begin(loaded.name, pictures[loaded.name])
+                put_in_place(writing.result())
+                del unnamed[loaded.name]
+                record.finish(loaded.name)
+                outcome.done += 1
+                outcome.notes += loaded.notes
+                tell(loaded.name)
     finally:
         record.close()
+        for passing in [path for written in unnamed.values() for path in written.values()]:
+            passing.unlink(missing_ok=True)
     return outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ Made = TypeVar("Made")
 
 def ahead(
     make: Callable[[Given], Made], items: Iterable[Given], threads: int, limit: int
-) -> Iterator[tuple[Given, Future[Made]]]:
+) -> Generator[tuple[Given, Future[Made]]]:
     """(item, its future `make(item)`), in the order of the items, each done when it comes.
 
     At most `limit` are made or being made before they are asked for.
