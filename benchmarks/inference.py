@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -34,7 +35,6 @@ from atrous import quantize
 from atrous.info import describe
 from atrous.models import Model
 from atrous.runtimes import Exported, installed, load, prepare
-from atrous.runtimes.export import export
 from atrous.upsampling import resized_labels
 
 CPU = torch.device("cpu")
@@ -109,19 +109,25 @@ def ways(
     we("eager", ours)
     we("torch", prepare(ours, CPU, "torch"))
     we("torch bf16", prepare(ours, CPU, "torch", "bf16"))
-    for runtime in ("onnxruntime", "openvino"):
-        if installed(runtime) and installed("onnxscript"):
-            we(runtime, prepare(ours, CPU, runtime))
-    if installed("openvino") and installed("onnxscript"):
-        we("openvino bf16", prepare(ours, CPU, "openvino", "bf16"))
-    if installed("nncf") and installed("onnxscript"):
-        we("openvino int8", int8(ours, folder, size))
+    converted = [runtime for runtime in ("onnxruntime", "openvino") if can_convert(runtime)]
+    checkpoint = folder / "ours.safetensors"
+    atrous.save(ours, checkpoint)
+    for runtime in converted:
+        we(runtime, prepare(ours, CPU, runtime, source=checkpoint))
+    if "openvino" in converted:
+        we("openvino bf16", prepare(ours, CPU, "openvino", "bf16", source=checkpoint))
+        if installed("nncf"):
+            we("openvino int8", int8(folder, size))
     return found
+
+
+def can_convert(runtime: str) -> bool:
+    return installed(runtime) and installed("onnx") and installed("onnxscript")
 
 
 def by_hand(they: Callable[[str, Labels], None], model: nn.Module, folder: Path, size: int) -> None:
     """torch.onnx.export for the one size, into ONNX Runtime and OpenVINO with their own settings."""
-    if not (installed("onnxruntime") and installed("onnxscript")):
+    if not can_convert("onnxruntime"):
         return
     path = folder / "theirs.onnx"
     x = torch.rand(1, 3, size, size)
@@ -143,11 +149,10 @@ def by_hand(they: Callable[[str, Labels], None], model: nn.Module, folder: Path,
         they("openvino", lambda x: torch.from_numpy(compiled(x.contiguous().numpy())[0]))
 
 
-def int8(ours: Model, folder: Path, size: int) -> Exported:
-    """Calibrated on noise: the time is that of a real one, the scores are not."""
-    plain, path = folder / "float.xml", folder / "int8.xml"
-    export(ours, plain, "openvino", "scores")
-    float_file = load(plain)
+def int8(folder: Path, size: int) -> Exported:
+    """The conversion in the cache, calibrated on noise: the time is that of a real one, the scores are not."""
+    (plain,) = folder.glob("atrous/*.onnx")
+    float_file, path = load(plain), folder / "int8.xml"
     assert isinstance(float_file, Exported)
     header = float_file.header | {"graph": float_file.graph | {"precision": "int8"}}
     noise = [
@@ -187,6 +192,7 @@ def on_cpu(given: argparse.Namespace) -> None:
         theirs, ours = pair(name)
         x = torch.randn(1, 3, given.size, given.size)
         with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CACHE_HOME"] = folder  # of the conversions
             with torch.inference_mode(False):
                 found = ways(theirs, ours, Path(folder), given.size, given.compile)
             expected = found["theirs, eager"][0](x)
@@ -236,7 +242,7 @@ def our_files(checkpoint: Path, photos: list[Path], out: Path, runtime: str) -> 
 
 
 def child(given: argparse.Namespace) -> None:
-    """One side in a process of its own; start-up and conversion count too."""
+    """One side in a process of its own. Building the model counts, the imports of Python do not."""
     photos = sorted(Path(given.files).glob("*.jpg"))[: given.count]
     checkpoint, out = Path(given.child[1]), Path(given.child[2])
     work = (
