@@ -14,7 +14,7 @@ FLOORS: dict[str, int] = {
     "losses": 2, "tiling": 2, "upsampling_kernels": 2, "download": 2,
     "upsampling": 3,
     "backbones": 3, "data": 3, "visualize": 3,
-    "models": 4,
+    "fake_quantize": 2, "models": 4,
     "checkpoint": 5, "importers": 6, "info": 5,
     "predict": 7, "objective": 7,
     "evaluation": 8, "tuning": 8,
