@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from atrous.download import download
+from atrous.download import NotThere, download, unpack
 from atrous.errors import InputError
 
 DATA = bytes(range(256)) * 20_000  # 5 MB
@@ -92,3 +94,45 @@ def test_no_network_or_no_file(url: str, server: str, tmp_path: Path) -> None:
     ):
         download(url.format(server), tmp_path / "gone.pth")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_not_there_is_told_from_a_network_that_is_not(server: str, tmp_path: Path) -> None:
+    with pytest.raises(NotThere):
+        download(f"{server}/gone.pth", tmp_path / "gone.pth")
+    with pytest.raises(InputError) as failed:
+        download("http://127.0.0.1:9/gone.pth", tmp_path / "gone.pth")
+    assert not isinstance(failed.value, NotThere)
+
+
+def packed(path: Path, *names: str) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(DATA)
+            tar.addfile(info, io.BytesIO(DATA))
+        link = tarfile.TarInfo("a/link.index")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    return path
+
+
+def test_an_archive_gives_its_weights_and_nothing_else(tmp_path: Path) -> None:
+    names = ("a/model.ckpt.index", "a/._model.ckpt.index", "../../outside.pb", "a/readme.txt")
+    archive = packed(tmp_path / "a.tar.gz", *names)
+    folder = unpack(archive, tmp_path / "a", (".index", ".pb"))
+    assert {p.name: p.read_bytes() == DATA for p in folder.iterdir()} == {
+        "model.ckpt.index": True,
+        "outside.pb": True,
+    }
+    archive.unlink()
+    assert unpack(archive, tmp_path / "a", (".index",)) == folder  # once
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+def test_a_damaged_archive_leaves_nothing(damage: str, tmp_path: Path) -> None:
+    archive = packed(tmp_path / "a.tar.gz", "a/readme.txt" if damage == "other" else "a/model.index")
+    if damage != "other":
+        archive.write_bytes(archive.read_bytes()[: 0 if damage == "empty" else -40])
+    with pytest.raises(InputError, match=r"a\.tar\.gz: (not a readable archive|no file in it ends in)"):
+        unpack(archive, tmp_path / "a", (".index",))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz"]

@@ -13,7 +13,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 ROOMS = [
     "version errors",
     "layers data.labels config metrics schedule crf",
-    "losses tiling upsampling_kernels download protocols processes boundary stream launch batch_norm depthwise ema",
+    "losses tiling upsampling_kernels download protocols processes boundary stream launch batch_norm depthwise ema "
+    "fake_quantize",
     "upsampling backbones data visualize",
     "finding models batches raster",
     "checkpoint info",

@@ -19,7 +19,11 @@ from atrous.errors import InputError, choose
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The arguments of `create_model` that rebuild a model; `options` are the paper's own."""
+    """The arguments of `create_model` that rebuild a model; `options` are the paper's own.
+
+    fake_quantize: of a quantised file, a module's name -> the grids that its output is rounded to
+    (`fake_quantize.Grid`).
+    """
 
     name: str
     backbone: str
@@ -27,6 +31,7 @@ class ModelConfig:
     output_stride: int
     in_channels: int = 3
     options: dict[str, Any] = field(default_factory=dict)
+    fake_quantize: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import shutil
+import tarfile
+import tempfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from atrous.errors import InputError
 
 CHUNK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
+MOST_UNPACKED = 2**32  # bytes of one file in an archive
+
+
+class NotThere(InputError):  # noqa: N818
+    """The server knows no such file."""
 
 
 def download(
@@ -37,7 +46,9 @@ def download(
         kept = (
             f"; {part.stat().st_size >> 20} MB are kept, the next try goes on there" if part.exists() else ""
         )
-        raise InputError(f"cannot download {url} ({reason}){kept}. Or {by_hand}") from None
+        not_there = isinstance(error, urllib.error.HTTPError) and error.code == http.client.NOT_FOUND
+        kind = NotThere if not_there else InputError
+        raise kind(f"cannot download {url} ({reason}){kept}. Or {by_hand}") from None
     if digest and not _sha256(part).startswith(digest):
         part.unlink()
         raise InputError(
@@ -45,6 +56,34 @@ def download(
         )
     part.replace(path)
     return path
+
+
+def unpack(archive: Path, folder: Path, endings: tuple[str, ...]) -> Path:
+    """The files of a .tar.gz whose names end so, flat in `folder`, unless it is there; never a half-filled one.
+
+    Raises InputError where the archive is damaged or has no such file; a damaged one has to be downloaded again.
+    """
+    if folder.is_dir():
+        return folder
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                name = PurePosixPath(member.name).name
+                if not member.isfile() or not name.endswith(endings) or name.startswith("."):
+                    continue
+                if member.size > MOST_UNPACKED:
+                    raise InputError(f"{archive}: {name} has {member.size} bytes")
+                with (beside / name).open("wb") as file:
+                    shutil.copyfileobj(tar.extractfile(member), file)  # type: ignore[arg-type]
+        if not any(beside.iterdir()):
+            raise InputError(f"{archive}: no file in it ends in {', '.join(endings)}")
+        beside.rename(folder)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise InputError(f"{archive}: not a readable archive ({error}); delete it and pull again") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
 
 
 def _fetch(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:

@@ -63,6 +63,13 @@ def _product(numbers: Sequence[int]) -> int:
     return result
 
 
+class Add(nn.Module):
+    """The sum at the end of a shortcut, as a module so that a quantised network can round it (`fake_quantize`)."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm that also trains on a single value per channel (batch 1 after image pooling).
 

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from atrous.checkpoint import load, save
 from atrous.errors import InputError
 from atrous.importers import import_checkpoint
 from atrous.importers.start import start_backbone
+from atrous.importers.tflite import Graph
 from atrous.models import create_model
 from importers import fuzz
 from importers.tflite_writer import Writer, chain, write_backbone, write_deeplab
+from parity import tflite_float
 from parity.seeded import difference, draw_into, draw_picture
 
 SMALL: dict[str, Any] = {
@@ -97,8 +100,28 @@ def test_rounded_weights_and_the_other_backbone(tmp_path: Path) -> None:
 @torch.inference_mode()
 def test_activations_that_only_the_range_tells(tmp_path: Path) -> None:
     model = small_model("deeplab_v3", {})
-    found = import_checkpoint(write(tmp_path / "a.tflite", model, activations="range"))
-    assert difference(found(draw_picture(64, 96)), model(draw_picture(64, 96))) < 1e-4
+    path, picture = write(tmp_path / "a.tflite", model, activations="range"), draw_picture(64, 96)
+    found = import_checkpoint(path, fake_quantize=False)
+    assert difference(found(picture), model(picture)) < 1e-4
+
+
+@torch.inference_mode()
+def test_activations_are_rounded_as_in_the_file(tmp_path: Path) -> None:
+    path, picture = (
+        write(tmp_path / "a.tflite", small_model("deeplab_v3", {}), activations="range"),
+        draw_picture(64, 96),
+    )
+    rounded, plain = import_checkpoint(path), import_checkpoint(path, fake_quantize=False)
+    expected = tflite_float.logits(Graph(str(path)), picture, rounded=True)
+    gap = (plain(picture) - expected).abs().mean()
+    assert gap > 0.01
+    assert (
+        rounded(picture) - expected
+    ).abs().mean() < 0.01 * gap  # a value halfway between two steps may go astray
+    save(rounded, tmp_path / "a.safetensors")
+    again = load(tmp_path / "a.safetensors")
+    assert again.config.fake_quantize.keys() == rounded.config.fake_quantize.keys() != set()
+    assert torch.equal(again(picture), rounded(picture))
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
 """Write the tables of test_paddle.py, and two small files that Paddle itself wrote.
 
-python tests/parity/make_paddle.py FOLDER
+python tests/parity/make_paddle.py FOLDER [NAME ...]
 
-FOLDER: a clone of https://github.com/PaddlePaddle/PaddleSeg. Needs paddlepaddle.
+FOLDER: a clone of https://github.com/PaddlePaddle/PaddleSeg. NAME: a table to write; none: all. Needs paddlepaddle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
-from paddle_weights import CASES, SIZES, SMALL, SMALL_FILES, STEP, draw_paddle
+from paddle_weights import CASES, SIZES, SMALL, SMALL_FILES, STEP, XCEPTIONS, draw_paddle
 from seeded import TABLES, draw_picture
 
 
@@ -44,17 +44,23 @@ def peer(folder: Path) -> Any:
 
     layers.ASPPModule, layers.PPModule = pyramid_pool.ASPPModule, pyramid_pool.PPModule  # type: ignore[attr-defined]
     from paddleseg.models import deeplab, pspnet
-    from paddleseg.models.backbones import resnet_vd
+    from paddleseg.models.backbones import resnet_vd, xception_deeplab
 
-    return types.SimpleNamespace(**vars(deeplab) | vars(pspnet) | vars(resnet_vd))
+    return types.SimpleNamespace(**vars(deeplab) | vars(pspnet) | vars(resnet_vd) | vars(xception_deeplab))
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, names: list[str]) -> None:
     import paddle
 
     project = peer(folder)
-    for name, (model, depth, backbone, options, _) in CASES.items():
-        network = getattr(project, model)(21, project.ResNet_vd(depth, **backbone), **options)
+    for name in names or CASES:
+        model, depth, backbone, options, _ = CASES[name]
+        encoder = (
+            project.XceptionDeeplab(f"xception_{depth}", **backbone)
+            if depth in XCEPTIONS
+            else project.ResNet_vd(depth, **backbone)
+        )
+        network = getattr(project, model)(21, encoder, **options)
         state = network.state_dict()
         shapes = {key: list(value.shape) for key, value in state.items()}
         network.set_state_dict({k: v.numpy() for k, v in draw_paddle(shapes).items()})
@@ -74,4 +80,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -27,7 +27,9 @@ def draw_paddle(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
 
 OS8: dict[str, Any] = {"output_stride": 8, "multi_grid": (1, 2, 4)}
 OS16: dict[str, Any] = {"output_stride": 16, "multi_grid": (1, 2, 4)}
+XCEPTION, STAGES = {"output_stride": 16}, {"backbone_indices": (0, 1)}
 RATES = {"aspp_ratios": (1, 12, 24, 36)}
+XCEPTIONS = (41, 65)  # depths; the others are ResNet_vd's
 # name -> (class, depth, options of its backbone, options of its model, options of ours)
 CASES: dict[str, tuple[str, int, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "deeplabv3": ("DeepLabV3", 50, OS8, RATES, {}),
@@ -36,5 +38,7 @@ CASES: dict[str, tuple[str, int, dict[str, Any], dict[str, Any], dict[str, Any]]
         "DeepLabV3P", 50, OS16, {"align_corners": True}, {"output_stride": 16, "align_corners": True}
     ),
     "deeplabv3p_resnet101": ("DeepLabV3P", 101, OS8, RATES, {}),
+    "deeplabv3p_xception41": ("DeepLabV3P", 41, XCEPTION, STAGES, {}),
+    "deeplabv3p_xception65": ("DeepLabV3P", 65, XCEPTION, STAGES, {}),
     "pspnet": ("PSPNet", 50, {"output_stride": 8}, {}, {}),
 }  # fmt: skip

@@ -61,12 +61,14 @@ def interp(x: Tensor, zoom: int = 1, shrink: int = 1) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
-def vgg(net: Caffe, x: Tensor) -> Tensor:
+def vgg(net: Caffe, x: Tensor, pools: list[Tensor] | None = None) -> Tensor:
     for block, (convs, out) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], 1):
         rate = 2 if block == 5 else 1
         for i in range(1, convs + 1):
             x = F.relu(net.conv(x, f"conv{block}_{i}", out, 3, pad=rate, hole=rate))
         x = pool(x, 2 if block < 4 else 1)
+        if pools is not None:
+            pools.append(x)
     return x
 
 
@@ -79,6 +81,17 @@ def fc(net: Caffe, x: Tensor, rate: int, suffix: str = "") -> Tensor:
 def large_fov(net: Caffe, x: Tensor) -> Tensor:
     x = F.avg_pool2d(vgg(net, x), 3, 1, 1)  # pool5a
     return interp(fc(net, x, 12), zoom=8)
+
+
+def msc_large_fov(net: Caffe, x: Tensor) -> Tensor:
+    """Scores of the picture and of pool1 .. pool4 beside fc8's."""
+    pools: list[Tensor] = []
+    deep = fc(net, F.avg_pool2d(vgg(net, x, pools), 3, 1, 1), 12)
+    for i, (shallow, stride) in enumerate(zip((x, *pools[:4]), (8, 4, 2, 1, 1), strict=True)):
+        y = F.relu(net.conv(shallow, f"scale{i}_conv1", 128, 3, stride=stride, pad=1))
+        y = F.relu(net.conv(y, f"scale{i}_conv2", 128, 1))
+        deep = deep + net.conv(y, f"fc8_scale{i}", 21, 1)
+    return interp(deep, zoom=8)
 
 
 def vgg_aspp(net: Caffe, x: Tensor) -> Tensor:
@@ -130,6 +143,7 @@ def both(plain: Net, size: tuple[int, int], folder: Path, v1: bool, **options: A
 
 NETS: dict[str, tuple[Net, tuple[int, int], bool]] = {
     "v1 LargeFOV, VGG-16": (large_fov, (65, 97), True),
+    "v1 MSc-LargeFOV, VGG-16": (msc_large_fov, (65, 97), True),
     "v2 ASPP-L, VGG-16": (vgg_aspp, (65, 97), True),
     "v2 ASPP-L, ResNet-101": (resnet_one_scale, (65, 97), False),
     "v2 ASPP-L, ResNet-101, three scales": (resnet_msc, (65, 97), False),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from paddle_weights import CASES, SMALL, SMALL_FILES, draw_paddle
+from paddle_weights import CASES, SMALL, SMALL_FILES, XCEPTIONS, draw_paddle
 from seeded import largest_difference, read_table
 
 from atrous.errors import InputError
@@ -28,7 +28,8 @@ def table_difference(name: str, **options: Any) -> float:
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_paddlesegs(name: str, prove: Any) -> None:
     model, depth, backbone, _, ours = CASES[name]
-    words = f"{model}, ResNet{depth}_vd, output stride {backbone['output_stride']}"
+    encoder = f"Xception{depth}" if depth in XCEPTIONS else f"ResNet{depth}_vd"
+    words = f"{model}, {encoder}, output stride {backbone['output_stride']}"
     words += ", align_corners" if ours.get("align_corners") else ""
     prove("paddle", words, table_difference(name), "a table of its own code's logits")
 

@@ -24,12 +24,12 @@ from atrous.layers import resize
 SHARED = Path(os.environ.get("ATROUS_SHARED", Path(__file__).parents[2].parent / "shared"))
 WEIGHTS, VOC, CAMVID = SHARED / "weights", SHARED / "data" / "VOCdevkit", SHARED / "data" / "camvid"
 VOC_MODEL = "deeplabv3_mnv2_pascal_quant"
-# file -> (the pictures it is for, share of pixels that its rounded runtime labels as our float model)
+# file -> (the pictures it is for, share of pixels that its runtime labels as our model)
 MODELS = {
     VOC_MODEL: (VOC, 0.99),
     "deeplabv3_mnv2_dm05_pascal_quant": (VOC, 0.985),
     "deeplabv3_mnv2_ade20k_int8": (CAMVID, 0.97),
-    "deeplab_mobilenet_edgetpu_slim_cityscapes_quant": (CAMVID, 0.94),
+    "deeplab_mobilenet_edgetpu_slim_cityscapes_quant": (CAMVID, 0.97),
 }
 
 
@@ -73,7 +73,7 @@ def normalized(model: Any, picture: np.ndarray) -> torch.Tensor:
 @torch.inference_mode()
 @pytest.mark.parametrize("path", MODELS, indirect=True)
 def test_logits_are_the_files(path: Path, prove: Any) -> None:
-    model, graph = import_checkpoint(path), Graph(path)
+    model, graph = import_checkpoint(path, fake_quantize=False), Graph(path)
     size, grey = model.metadata.protocol.size, int(graph.tensors[graph.inputs[0]].zero_point[0])
     [picture] = pictures(MODELS[path.stem][0], 1)
     x = normalized(model, padded(picture, size, grey))
@@ -107,7 +107,7 @@ def test_another_rate_would_show() -> None:
     path = WEIGHTS / f"{VOC_MODEL}.tflite"
     if not path.is_file():
         pytest.skip("the published TFLite files are not here")
-    model = import_checkpoint(path)
+    model = import_checkpoint(path, fake_quantize=False)
     other = atrous.create_model(
         "deeplab_v3", "mobilenet_v2", **model.config.options | {"dilate_from": "next"}
     ).eval()
@@ -130,7 +130,8 @@ def test_resizes_are_tensorflows(sizes: tuple[tuple[int, int], tuple[int, int]],
 @torch.inference_mode()
 @pytest.mark.parametrize("path", MODELS, indirect=True)
 def test_labels_are_the_runtimes(path: Path) -> None:
-    """But for its rounding: on the Cityscapes network its own two sets of kernels agree on 95 % only."""
+    """Step by step as there, until values halfway between two steps part: its own two sets of kernels agree on 95 %
+    only on the Cityscapes network, with our float network it agrees on as many."""
     runtime = pytest.importorskip("ai_edge_litert.interpreter")
     interpreter = runtime.Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()

@@ -1,4 +1,4 @@
-"""What a TFLite graph computes, operator by operator, were it not for the rounding: no model of ours is asked.
+"""What a TFLite graph computes, operator by operator, with its rounding or without: no model of ours is asked.
 
 Tensors are (N, H, W, C) in float64, constants de-quantised.
 """
@@ -15,18 +15,24 @@ from torch import Tensor
 from atrous.importers.tflite import Graph, Operator
 
 
-def logits(graph: Graph, picture: Tensor) -> Tensor:
+def logits(graph: Graph, picture: Tensor, rounded: bool = False) -> Tensor:
     """The scores (N, C, H, W) that the last arg_max reads, for a picture (N, 3, H, W)."""
-    return before(graph, picture, "arg_max")
+    return before(graph, picture, "arg_max", rounded)
 
 
-def before(graph: Graph, picture: Tensor, name: str) -> Tensor:
-    """What the first operator of a name reads, (N, C, H, W)."""
+def before(graph: Graph, picture: Tensor, name: str, rounded: bool = False) -> Tensor:
+    """What the first operator of a name reads, (N, C, H, W). rounded: every tensor of bytes holds whole steps."""
     values: dict[int, Tensor] = {graph.inputs[0]: picture.double().permute(0, 2, 3, 1)}
     for operator in graph.operators:
         if operator.name == name:
             return values[operator.inputs[0]].permute(0, 3, 1, 2)
         values[operator.outputs[0]] = _run(graph, operator, values)
+        tensor = graph.tensors[operator.outputs[0]]
+        if rounded and tensor.dtype in ("u1", "i1"):
+            scale, zero = float(tensor.scale[0]), int(tensor.zero_point[0])
+            limits = np.iinfo(tensor.dtype)
+            steps = (values[operator.outputs[0]] / scale + zero).round().clamp(limits.min, limits.max)
+            values[operator.outputs[0]] = (steps - zero) * scale
     raise AssertionError(f"no {name}")
 
 

@@ -26,7 +26,7 @@ from atrous.backbones.base import (
 )
 from atrous.backbones.mobilenet_v2 import make_divisible
 from atrous.errors import choose
-from atrous.layers import Padding, conv_bn_act, dilate
+from atrous.layers import Add, Padding, conv_bn_act, dilate
 
 STEM_CHANNELS = 32
 
@@ -63,6 +63,7 @@ class Block(nn.Module):
         super().__init__()
         hidden = in_channels * expansion
         self.shortcut = shortcut
+        self.add = Add()
         self.conv = nn.Sequential()
         if expansion != 1:
             wide_in, groups = (in_channels, 1) if fused else (hidden, hidden)
@@ -77,7 +78,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
-        return x + y if self.shortcut else y
+        return self.add(x, y) if self.shortcut else y
 
 
 class MobileNetEdgeTPU(Backbone):

@@ -28,7 +28,7 @@ from atrous.backbones.base import (
     stage_strides,
 )
 from atrous.errors import InputError, choose
-from atrous.layers import BatchNorm2d, Padding, conv_bn_act, dilate
+from atrous.layers import Add, BatchNorm2d, Padding, conv_bn_act, dilate
 
 STEM_CHANNELS = 32
 LAST_CHANNELS = 1280
@@ -80,6 +80,7 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential()
         if expansion != 1:
             self.conv.append(conv_bn_act(in_channels, hidden, 1, act=nn.ReLU6))
+        self.add = Add()
         self.conv.extend([depthwise, nn.Conv2d(hidden, channels, 1, bias=False), BatchNorm2d(channels)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class InvertedResidual(nn.Module):
     def project(self, x: Tensor, wide: Tensor) -> Tensor:
         """The block's output from its input and its wide features."""
         y: Tensor = self.conv[-1](self.conv[-2](wide))
-        return x + y if self.shortcut else y
+        return self.add(x, y) if self.shortcut else y
 
 
 class MobileNetV2(Backbone):

@@ -1,4 +1,4 @@
-"""The authors' own DeepLab files for Caffe: v1 LargeFOV on VGG-16, v2 on VGG-16 (ASPP-L, ASPP-S) and on ResNet-101.
+"""The authors' own DeepLab files for Caffe: v1 LargeFOV, also with MSc; v2 on VGG-16 (ASPP-L, ASPP-S) and ResNet-101.
 
 Caffe's habits: pools round sizes up, a bottleneck has its stride on the first 1x1, Interp layers align corners, batch
 norm is a BatchNorm layer (whose sums are divided by its third blob) and a Scale layer. Pictures are BGR, 0..255, minus
@@ -20,11 +20,13 @@ from atrous.importers.convert import Converted, Source
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
 from atrous.importers.names import Table, rename
+from atrous.models.deeplab_v1 import MULTI_SCALE_CHANNELS
 
 MEAN_RGB = (122.675, 116.669, 104.008)
 NORMALIZATION = Normalization(tuple(m / 255 for m in MEAN_RGB), (1 / 255, 1 / 255, 1 / 255))
 CAFFE: dict[str, Any] = {"ceil_mode": True, "align_corners": True}
 FIRST = {"vgg16": "conv1_1", "resnet101": "conv1"}  # the convolution that reads the picture
+MSC_INPUTS = (3, 64, 128, 256, 512)  # channels of the picture and of pool1 .. pool4
 UNITS = (3, 4, 23, 3)  # ResNet-101: res2 .. res5
 OTHER_SCALE = re.compile(r"_res0(5|75)(_|\.|$)")
 
@@ -37,10 +39,14 @@ def recognise(content: Content) -> bool:
 
 
 def convert(content: Content, head: str | None = None, msc: bool | None = None) -> Converted:
-    """head: of v2 with four branches, "aspp_l" or "aspp_s". msc: three scales in v2; None: as the file has them."""
+    """head: of v2 with four branches, "aspp_l" or "aspp_s". msc: v1's features of several scales, v2's three scales of
+    the picture; None: as the file has them.
+    """
     weights = dict(content.tensors)
     backbone = "vgg16" if "conv5_3.0" in weights else "resnet101"
     last = _classifiers(weights, "fc8_" if backbone == "vgg16" else "fc1_")
+    shallow = _shallow_branches(weights) if backbone == "vgg16" else []
+    last = [layer for layer in last if layer not in (names[-1] for names in shallow)]
     branches = len(last)
     if branches not in (1, 4):
         raise content.error(f"{branches} layers of scores ({', '.join(last)}), where DeepLab has 1 or 4")
@@ -48,6 +54,10 @@ def convert(content: Content, head: str | None = None, msc: bool | None = None) 
         name, options, table = "deeplab_v1", dict(CAFFE), _vgg() | _fc("head", "", last[0])
         if tuple(weights["fc6.0"].shape[2:]) != (3, 3):
             raise content.error("of v1, LargeFOV alone is known here: its fc6 is 3x3")
+        options["msc"] = bool(shallow) if msc is None else msc
+        for i, names in enumerate(shallow):
+            for layer, part in zip(names, ("conv1", "conv2", "fc8"), strict=True):
+                table |= _conv(layer, f"scale_branches.{i}.{part}")
     else:
         name = "deeplab_v2"
         options = CAFFE | {"head": "large_fov" if branches == 1 else head or "aspp_l"}
@@ -64,8 +74,8 @@ def convert(content: Content, head: str | None = None, msc: bool | None = None) 
         options["msc"] = any(OTHER_SCALE.search(key) for key in weights) if msc is None else msc
     # the weights of the other scales are those of the first
     table |= dict.fromkeys(key for key in weights if OTHER_SCALE.search(key))
-    first = f"{FIRST[backbone]}.0"
-    weights[first] = weights[first].flip(1)  # BGR to RGB
+    for layer in (FIRST[backbone], *(names[0] for names in shallow[:1])):  # that read the picture
+        weights[f"{layer}.0"] = weights[f"{layer}.0"].flip(1)  # BGR to RGB
     weights = {
         key: value.flatten() if value.shape[:-1] == (1, 1, 1) else value for key, value in weights.items()
     }
@@ -78,6 +88,28 @@ def _classifiers(weights: Mapping[str, Tensor], prefix: str) -> list[str]:
     """The layers that end in scores, in the order of their names."""
     names = (key.removesuffix(".0") for key in weights if key.startswith(prefix) and key.endswith(".0"))
     return sorted(name for name in names if not OTHER_SCALE.search(name))
+
+
+def _shallow_branches(weights: Mapping[str, Tensor]) -> list[tuple[str, str, str]]:
+    """The layers of v1's MSc: of the picture and of pool1 .. pool4 a 3x3, a 1x1 and the scores; [] where it has none.
+
+    They are told by their shapes, and each kind stands in the order of the branches.
+    """
+    known = _vgg().keys()
+    kinds: dict[tuple[int, ...], list[str]] = {}
+    channels = []
+    for key, value in weights.items():
+        if key in known or not key.endswith(".0") or value.ndim != 4:
+            continue
+        out, into, *kernel = value.shape
+        if out == MULTI_SCALE_CHANNELS and kernel == [3, 3]:
+            channels.append(into)
+            kinds.setdefault((3,), []).append(key.removesuffix(".0"))
+        elif into == MULTI_SCALE_CHANNELS and kernel == [1, 1]:
+            kinds.setdefault((1, out == MULTI_SCALE_CHANNELS), []).append(key.removesuffix(".0"))
+    if channels != list(MSC_INPUTS) or {len(layers) for layers in kinds.values()} != {len(MSC_INPUTS)}:
+        return []
+    return list(zip(kinds[3,], kinds[1, True], kinds[1, False], strict=True))
 
 
 def _divide_statistics(weights: dict[str, Tensor]) -> None:

@@ -18,6 +18,7 @@ from atrous.config import ModelConfig, Protocol
 from atrous.data.class_names import ADE20K
 from atrous.data.labels import CITYSCAPES, VOC, Labels
 from atrous.errors import choose
+from atrous.fake_quantize import Grid
 from atrous.importers.convert import CLASSES, Converted, Source
 from atrous.importers.files import Content
 from atrous.importers.names import Renamed
@@ -36,8 +37,17 @@ def recognise(content: Content) -> bool:
     return content.kind == "tflite"
 
 
-def convert(content: Content, output_stride: int | None = None, model: str | None = None) -> Converted:
-    """output_stride: None takes the file's own. model: what to build on a classifier's backbone; None: a mobile v3."""
+def convert(
+    content: Content,
+    output_stride: int | None = None,
+    model: str | None = None,
+    fake_quantize: bool = True,
+) -> Converted:
+    """output_stride: None takes the file's own. model: what to build on a classifier's backbone; None: a mobile v3.
+
+    fake_quantize: of a DeepLab with 8-bit activations, round and clamp them as the file does (`atrous.fake_quantize`);
+    False: the float network of its de-quantised weights.
+    """
     graph = Graph(content.path)
     layers = Layers(graph)
     network = read_network(layers)
@@ -50,7 +60,8 @@ def convert(content: Content, output_stride: int | None = None, model: str | Non
     classes, stride = network.num_classes or CLASSES, network.output_stride
     config = ModelConfig(network.model, network.backbone, classes, stride, options=network.options)
     renamed = place(layers, network, config)
-    config = replace(config, output_stride=output_stride or own_stride)
+    grids = activation_grids(layers, network, config) if fake_quantize and network.size else {}
+    config = replace(config, output_stride=output_stride or own_stride, fake_quantize=grids)
     # made for one size: smaller pictures are padded to it (with what normalises to 0), larger ones are cut
     protocol = Protocol("slide", network.size) if network.size else Protocol()
     return Converted(config, renamed, graph.normalization(), LABELS.get(network.num_classes), protocol)
@@ -84,6 +95,25 @@ def place(layers: Layers, network: Network, config: ModelConfig) -> Renamed:
         if layer.kind in CONVOLUTIONS and layer.output not in taken
     ]
     return renamed
+
+
+def activation_grids(layers: Layers, network: Network, config: ModelConfig) -> dict[str, list[Grid]]:
+    """A module's name -> the grids that a quantised file rounds its output to, one after another."""
+    model = _blank(
+        config.name, config.backbone, config.num_classes, config.output_stride, tuple(config.options.items())
+    )
+    made = network.others | {"": layers.output}  # the model itself: the logits at the picture's size
+    ends = {}
+    for part, convs in network.parts.items():
+        ours = [f"{part}.{own.end}".strip(".") for own in places(model.get_submodule(part))]
+        made |= {name: layer.output for name, layer in zip(ours, convs, strict=True)}
+        ends[part] = ours[-1]
+    grids = {name: [grid] for name, tensor in made.items() if (grid := layers.graph.grid(tensor))}
+    for part, concatenation in network.joined.items():  # which has one grid for all that it joins
+        grid = layers.graph.grid(concatenation)
+        if grid and grid not in grids.get(ends[part], []):
+            grids.setdefault(ends[part], []).append(grid)
+    return grids
 
 
 @lru_cache(maxsize=8)

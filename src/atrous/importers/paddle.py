@@ -1,8 +1,9 @@
-"""PaddleSeg: DeepLabV3, DeepLabV3P and PSPNet on ResNet50_vd and ResNet101_vd.
+"""PaddleSeg: DeepLabV3, DeepLabV3P and PSPNet on ResNet50_vd and ResNet101_vd, DeepLabV3P also on Xception41 and 65.
 
 Its own: a stem of 32, 32, 64 channels, a 2x2 average pool in the shortcuts that have a stride, convolutions with a bias
 before batch norm (taken into its running mean here), no ReLU inside separable convolutions, the levels of the pyramid
-pooling from the finest to the coarsest, and 1024 channels behind it. Pictures are (x / 255 - 0.5) / 0.5.
+pooling from the finest to the coarsest, and 1024 channels behind it. Its Xception keeps output stride 16 whatever it is
+asked for, and its low-level features are those behind the first block. Pictures are (x / 255 - 0.5) / 0.5.
 https://github.com/PaddlePaddle/PaddleSeg/tree/develop/paddleseg/models
 """
 
@@ -24,6 +25,8 @@ NORMALIZATION = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 DEPTHS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}
 RESNET_VD = {"deep_stem": (32, 32, 64), "average_shortcut": True, "dilate_from": "first"}
 CLASSIFIERS = {"head.decoder.conv": "deeplab_v3plus", "head.cls": "deeplab_v3", "head.conv": "pspnet"}
+XCEPTIONS = {"xception_41": 8, "xception_65": 16}  # blocks of the middle flow
+XCEPTION = {"features": "before", "relu_features": False}
 NORM = {"weight": "weight", "bias": "bias", "_mean": "running_mean", "_variance": "running_var"}
 
 
@@ -34,13 +37,14 @@ def recognise(content: Content) -> bool:
 
 def convert(
     content: Content,
-    output_stride: int = 8,
+    output_stride: int | None = None,
     multi_grid: Sequence[int] | None = None,
     align_corners: bool = False,
     atrous_rates: Sequence[int] | None = None,
 ) -> Converted:
-    """output_stride: 8, or 16. multi_grid: None: (1, 2, 4), in PSPNet (1,). align_corners: True where its
-    configuration says so, as for 769x769. atrous_rates: of the ASPP; None: (12, 24, 36) at 8, and in proportion.
+    """output_stride: 8, or 16; None: 8, with Xception 16. multi_grid: None: (1, 2, 4), in PSPNet (1,). align_corners:
+    True where its configuration says so, as for 769x769. atrous_rates: of the ASPP; None: (12, 24, 36) at 8, and in
+    proportion.
     """
     weights = dict(content.tensors)
     last = next(c for c in CLASSIFIERS if f"{c}.weight" in weights)
@@ -48,13 +52,23 @@ def convert(
     units = tuple(
         len({n.split(".")[1] for n in weights if n.startswith(f"backbone.bb_{s}_")}) for s in range(4)
     )
-    if units not in DEPTHS or "backbone.bb_0_0.conv2._conv.weight" not in weights:
-        raise content.error(
-            f"of its backbones, {', '.join(f'{d}_vd' for d in DEPTHS.values())} are known here"
-        )
-    options: dict[str, Any] = RESNET_VD | {"align_corners": align_corners}
-    options["multi_grid"] = tuple(multi_grid or ((1,) if model == "pspnet" else (1, 2, 4)))
-    layers = _resnet(units)  # their convolution and batch norm -> ours
+    options: dict[str, Any]
+    xception = next((name for name in XCEPTIONS if any(_in_block(n, name) for n in weights)), None)
+    table: Table = {"head.auxlayer.conv": "aux.4", last: "head.4" if model == "pspnet" else "classifier"}
+    layers: dict[str, tuple[str, str]] = {}  # their convolution and batch norm -> ours
+    if xception and model == "deeplab_v3plus":
+        backbone, options = xception.replace("_", ""), dict(XCEPTION)
+        output_stride = 16 if output_stride is None else output_stride
+        table |= _xception(xception, XCEPTIONS[xception])
+    elif units in DEPTHS and "backbone.bb_0_0.conv2._conv.weight" in weights:
+        backbone, options = DEPTHS[units], dict(RESNET_VD)
+        options["multi_grid"] = tuple(multi_grid or ((1,) if model == "pspnet" else (1, 2, 4)))
+        layers |= _resnet(units)
+    else:
+        known = ", ".join([*(f"{depth}_vd" for depth in DEPTHS.values()), *XCEPTIONS])
+        raise content.error(f"of its backbones, {known} (with DeepLabV3P) are known here")
+    output_stride = 8 if output_stride is None else output_stride
+    options["align_corners"] = align_corners
     if model == "pspnet":
         joined = weights["head.psp_module.conv_bn_relu2._conv.weight"]
         options |= {"aux": "head.auxlayer.conv.weight" in weights, "head_channels": len(joined)}
@@ -71,7 +85,6 @@ def convert(
         options["separable"] = "linear" if separable else False
         branches = len({n.split(".")[3] for n in weights if n.startswith("head.aspp.aspp_blocks.")})
         layers |= _deeplab("aspp" if model == "deeplab_v3plus" else "context", branches)
-    table: Table = {"head.auxlayer.conv": "aux.4", last: "head.4" if model == "pspnet" else "classifier"}
     for theirs, (conv, norm) in layers.items():
         bias = weights.get(f"{theirs}._conv.bias")
         if bias is not None:
@@ -80,7 +93,7 @@ def convert(
         table[f"{theirs}._conv.weight"] = f"{conv}.weight"
         table |= {f"{theirs}._batch_norm.{key}": f"{norm}.{value}" for key, value in NORM.items()}
     classes = len(weights[f"{last}.weight"])
-    config = ModelConfig(model, DEPTHS[units], classes, output_stride, options=options)
+    config = ModelConfig(model, backbone, classes, output_stride, options=options)
     return Converted(config, rename(weights, table), NORMALIZATION, labels_for(classes))
 
 
@@ -97,6 +110,32 @@ def _resnet(units: Sequence[int]) -> dict[str, tuple[str, str]]:
             layers |= {f"{theirs}.conv{i}": (f"{ours}.conv{i + 1}", f"{ours}.bn{i + 1}") for i in range(3)}
         layers[f"backbone.bb_{stage}_0.short"] = _pair(f"backbone.layer{stage + 1}.0.downsample")
     return layers
+
+
+def _in_block(name: str, xception: str) -> bool:
+    return name.startswith(f"backbone.{xception}/middle_flow/block{XCEPTIONS[xception]}.")
+
+
+def _xception(name: str, middle: int) -> Table:
+    """Three separable convolutions in a block: depthwise and 1x1, each with its batch norm."""
+    table: Table = {}
+    for i in range(2):
+        table |= _layer(f"backbone._conv{i + 1}", "", f"backbone.stem.{i}.conv", f"backbone.stem.{i}.bn")
+    blocks = [f"{name}/entry_flow/block{i + 1}" for i in range(3)]
+    blocks += [f"{name}/middle_flow/block{i + 1}" for i in range(middle)]
+    for i, block in enumerate([*blocks, "_exit_flow_1", "_exit_flow_2"]):
+        theirs, ours = f"backbone.{block}", f"backbone.blocks.{i}"
+        for k in (1, 2, 3):
+            conv = f"{ours}.stack.conv{k}"
+            table |= _layer(f"{theirs}._conv{k}", "1", f"{conv}.conv_dw", f"{conv}.bn_dw")
+            table |= _layer(f"{theirs}._conv{k}", "2", f"{conv}.conv_pw", f"{conv}.bn_pw")
+        table |= _layer(f"{theirs}._short", "", f"{ours}.shortcut.conv", f"{ours}.shortcut.bn")
+    return table
+
+
+def _layer(theirs: str, number: str, conv: str, norm: str) -> Table:
+    table: Table = {f"{theirs}._conv{number}.weight": f"{conv}.weight"}
+    return table | {f"{theirs}._bn{number}.{key}": f"{norm}.{value}" for key, value in NORM.items()}
 
 
 def _pspnet() -> dict[str, tuple[str, str]]:
@@ -128,4 +167,4 @@ def _conv(theirs: str, ours: str) -> dict[str, tuple[str, str]]:
     }
 
 
-SOURCE = Source("PaddleSeg: DeepLabV3, DeepLabV3P, PSPNet on ResNet_vd", recognise, convert)
+SOURCE = Source("PaddleSeg: DeepLabV3, DeepLabV3P, PSPNet on ResNet_vd, Xception", recognise, convert)

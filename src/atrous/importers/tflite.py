@@ -19,6 +19,7 @@ from torch import Tensor
 
 from atrous.config import Normalization
 from atrous.errors import InputError
+from atrous.fake_quantize import Grid
 from atrous.importers.flatbuffer import Table, read_root
 
 # Far above what a segmentation network has, and low enough that a made-up file cannot fill the memory.
@@ -144,6 +145,18 @@ class Graph:
         lowest = int(np.iinfo(dtype).min)  # stands for the picture's 0
         mean, std = (zero_points.item() - lowest) / 255, 1 / (255 * scales.item())
         return Normalization((round(mean, 6),) * 3, (round(std, 6),) * 3)  # the scale is a float32
+
+    def grid(self, index: int) -> Grid | None:
+        """(scale, zero point, lowest, highest) of a tensor of bytes; None where it is not of one scale."""
+        tensor = self.tensors[index]
+        if tensor.dtype not in ("u1", "i1") or len(tensor.scale) != 1:
+            return None
+        scales, zero_points = self._quantisation(index)
+        limits = np.iinfo(tensor.dtype)
+        zero_point = int(zero_points.item())
+        if not limits.min <= zero_point <= limits.max:
+            raise self.error(f"tensor {index} has a zero point of {zero_point}")
+        return float(scales.item()), zero_point, int(limits.min), int(limits.max)
 
     def error(self, reason: str) -> InputError:
         return InputError(f"{self.where}: not a TFLite file that can be used here: {reason}")

@@ -34,11 +34,12 @@ class Step(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A convolution of ours: its name and its batch norm's inside the part, and what it is."""
+    """A convolution of ours: its name and its batch norm's inside the part, what it is, and which module ends it."""
 
     conv: str
     norm: str | None
     step: Step
+    end: str
 
 
 @dataclass
@@ -46,8 +47,9 @@ class Network:
     """A graph in our terms.
 
     parts: name of a module -> its convolutions, in the module's order. columns: name of a part -> (start, length) of
-    the input channels of its first convolution, in our order. num_classes, size: None for a classifier, whose head
-    is left out.
+    the input channels of its first convolution, in our order. others: name of a module without weights -> the tensor
+    that it makes. joined: name of a part -> the concatenation that it goes into. num_classes, size: None for a
+    classifier, whose head is left out.
     """
 
     model: str
@@ -56,17 +58,22 @@ class Network:
     output_stride: int
     parts: dict[str, list[Layer]]
     columns: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    others: dict[str, int] = field(default_factory=dict)
+    joined: dict[str, int] = field(default_factory=dict)
     num_classes: int | None = None
     size: tuple[int, int] | None = None
 
 
 @dataclass
 class Trunk:
-    """The backbone in a graph. A shortcut (i, j) goes from convs[i]'s input to convs[j]'s, or to the features."""
+    """The backbone in a graph.
+
+    A shortcut (i, j) goes from convs[i]'s input to convs[j]'s, or to the features; its value is the sum behind it.
+    """
 
     convs: list[Layer]
     features: int
-    shortcuts: set[tuple[int, int]]
+    shortcuts: dict[tuple[int, int], int]
 
     def tensors(self) -> dict[int, int]:
         """A tensor -> the number of convolutions before it; behind an add, its output alone."""
@@ -93,7 +100,7 @@ def read_network(layers: Layers) -> Network:
 def read_trunk(layers: Layers, features: int) -> Trunk:
     """Walk from the features back to the picture."""
     convs: list[Layer] = []
-    adds: list[tuple[int, int]] = []  # tensor of the shortcut, convolutions behind the add
+    adds: list[tuple[int, int, int]] = []  # tensor of the shortcut, convolutions behind the add, its output
     tensor = features
     for _ in range(len(layers.made_by) + 1):
         if tensor == layers.input:
@@ -104,17 +111,17 @@ def read_trunk(layers: Layers, features: int) -> Trunk:
             tensor = layer.inputs[0]
         elif layer is not None and layer.kind == "add" and len(layer.inputs) == 2 and not layer.activation:
             tensor, shortcut = _sides(layers, *layer.inputs)
-            adds.append((shortcut, len(convs)))
+            adds.append((shortcut, len(convs), layer.output))
         else:
             raise layers.error(f"its backbone has a {layer.kind if layer else 'tensor that nothing makes'}")
     else:
         raise layers.error("its backbone goes in a circle")
-    trunk = Trunk(convs[::-1], features, set())
+    trunk = Trunk(convs[::-1], features, {})
     tensors = trunk.tensors()
-    for shortcut, behind in adds:
+    for shortcut, behind, added in adds:
         if shortcut not in tensors:
             raise layers.error("its backbone has a shortcut from inside a block")
-        trunk.shortcuts.add((tensors[shortcut], len(convs) - behind))
+        trunk.shortcuts[tensors[shortcut], len(convs) - behind] = added
     return trunk
 
 
@@ -158,12 +165,12 @@ def places(module: nn.Module) -> list[Place]:
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d):
             of_layer = Step(tuple(layer.weight.shape), tuple(layer.stride), tuple(layer.dilation), None)
-            found.append(Place(name, None, of_layer))
+            found.append(Place(name, None, of_layer, name))
         elif isinstance(layer, nn.BatchNorm2d):
-            found[-1] = found[-1]._replace(norm=name)
+            found[-1] = found[-1]._replace(norm=name, end=name)
         elif isinstance(layer, (nn.ReLU, nn.ReLU6)):
             activation = "relu6" if isinstance(layer, nn.ReLU6) else "relu"
-            found[-1] = found[-1]._replace(step=found[-1].step._replace(activation=activation))
+            found[-1] = found[-1]._replace(step=found[-1].step._replace(activation=activation), end=name)
     return found
 
 
@@ -184,10 +191,12 @@ def fit_backbone(layers: Layers, trunk: Trunk, classifier: bool) -> Network:
             tried |= {} if dilate_from == "second" else {"dilate_from": dilate_from}
             backbone = _blank(name, tried, output_stride)
             ours = [place.step for place in places(backbone)]
-            shortcuts = {(i, j) for i, j in trunk.shortcuts if j <= len(ours)}
-            if ours == theirs[: len(ours)] and shortcuts == _shortcuts(backbone):
+            shortcuts = {place: added for place, added in trunk.shortcuts.items() if place[1] <= len(ours)}
+            own = _shortcuts(backbone)
+            if ours == theirs[: len(ours)] and shortcuts.keys() == own.keys():
                 parts = {"backbone": trunk.convs[: len(ours)]}
-                return Network("deeplab_v3", name, tried, output_stride, parts)
+                sums = {f"backbone.{own[place]}": added for place, added in shortcuts.items()}
+                return Network("deeplab_v3", name, tried, output_stride, parts, others=sums)
             complaint = f"its backbone is a {name} with other strides, rates, activations or shortcuts"
     raise layers.error(complaint)
 
@@ -228,8 +237,13 @@ def _blocks(backbone: Backbone) -> list[tuple[nn.Module, int, int]]:
     return found
 
 
-def _shortcuts(backbone: Backbone) -> set[tuple[int, int]]:
-    return {(start, end) for block, start, end in _blocks(backbone) if getattr(block, "shortcut", False)}
+def _shortcuts(backbone: Backbone) -> dict[tuple[int, int], str]:
+    """(first convolution of a block, the one behind it) -> the module of the block's sum."""
+    return {
+        (start, end): f"features.{index}.add"
+        for index, (block, start, end) in enumerate(_blocks(backbone))
+        if getattr(block, "shortcut", False)
+    }
 
 
 def _padding(layers: Layers, trunk: Trunk) -> str:
@@ -269,6 +283,8 @@ def read_head(layers: Layers, network: Network, trunk: Trunk, pyramid: Layer, po
     network.options |= {} if channels == 256 else {"channels": channels}
     name, extra_name = ("aspp", "aspp_conv") if joined else ("context", "extra_conv")
     separable = _read_pyramid(layers, network, pyramid, {trunk.features, pooled}, name)
+    pooling = max(part for part in network.parts if part.startswith(f"{name}.branches."))
+    network.others[f"{pooling}.pool"] = pooled
     network.parts |= {f"{name}.project": [project], "classifier": [classifier]}
     if extra:
         network.parts[extra_name] = extra
@@ -323,6 +339,7 @@ def _read_pyramid(layers: Layers, network: Network, pyramid: Layer, origins: set
     order = sorted(range(len(branches)), key=rank)
     for i, index in enumerate(order):
         network.parts[f"{name}.branches.{i}"] = branches[index][1]
+        network.joined[f"{name}.branches.{i}"] = pyramid.output
     network.columns[f"{name}.project"] = _columns(layers, pyramid, order)
     atrous = [branches[index][1] for index in order[1:-1]]
     network.options["atrous_rates"] = tuple(convs[0].dilation[0] for convs in atrous)
@@ -343,6 +360,7 @@ def _read_decoder(
         raise layers.error("its decoder's low-level features are not the backbone's")
     network.options |= _low_level_features(layers, network, trunk, found[0])
     network.parts["decoder.reduce"] = found[1]
+    network.joined["decoder.reduce"] = joined.output
     size = 2 if any(layer.kind == "depthwise_conv_2d" for layer in inside) else 1
     groups = [inside[i : i + size] for i in range(0, len(inside), size)]
     for i, group in enumerate(groups):

@@ -15,6 +15,7 @@ from atrous.backbones.vgg import decimate_fc
 from atrous.backbones.weights import read_weights
 from atrous.config import ModelConfig
 from atrous.errors import InputError, choose
+from atrous.fake_quantize import fake_quantize
 from atrous.layers import scale_rates
 from atrous.models.deeplab_v1 import DeepLabV1
 from atrous.models.deeplab_v2 import DeepLabV2
@@ -129,7 +130,7 @@ def create_model(
 
 def build_model(config: ModelConfig) -> Model:
     """`create_model` with the arguments that a checkpoint or an importer wrote down."""
-    return create_model(
+    model = create_model(
         config.name,
         backbone=config.backbone,
         num_classes=config.num_classes,
@@ -137,6 +138,9 @@ def build_model(config: ModelConfig) -> Model:
         in_channels=config.in_channels,
         **config.options,
     )
+    fake_quantize(model, config.fake_quantize)
+    model.config = replace(model.config, fake_quantize=config.fake_quantize)
+    return model
 
 
 def at_output_stride(model: Model, output_stride: int) -> Model:

@@ -72,10 +72,11 @@ class ImagePooling(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
         self.conv = conv_bn_act(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled: Tensor = self.conv(x.mean(dim=(2, 3), keepdim=True))
+        pooled: Tensor = self.conv(self.pool(x))
         grown = pooled.expand(-1, -1, *x.shape[-2:])
         return grown.contiguous(memory_format=layout(x))  # else `cat` would lay all branches out anew
 

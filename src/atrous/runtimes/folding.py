@@ -29,7 +29,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     for parent in folded.modules():
         for name, child in parent.named_children():
             if child in pairs:
-                setattr(parent, name, nn.Identity())
+                setattr(parent, name, _nothing_but_hooks(child))
     return folded
 
 
@@ -73,8 +73,16 @@ def _convolutions_of_norms(model: nn.Module) -> dict[_BatchNorm, nn.Conv2d]:
         for norm, convs in sources.items()
         if len(convs) == 1 and isinstance(norm, _BatchNorm) and _is_plain(norm)
         for conv in convs
-        if isinstance(conv, nn.Conv2d) and readers[conv] == {norm}
+        if isinstance(conv, nn.Conv2d) and readers[conv] == {norm} and not conv._forward_hooks
     }
+
+
+def _nothing_but_hooks(norm: nn.Module) -> nn.Identity:
+    """What stays of a folded batch norm: the rounding of a quantised file (`fake_quantize`)."""
+    rest = nn.Identity()
+    for hook in norm._forward_hooks.values():
+        rest.register_forward_hook(hook)
+    return rest
 
 
 def _is_plain(norm: nn.Module) -> bool:

@@ -13,7 +13,11 @@ from atrous.verbs.parser import Parser
 def arguments(words: Sequence[str]) -> Parser:
     """download a published checkpoint by name, and import it"""
     parser = Parser(description=arguments.__doc__)
-    parser.add_argument("name", nargs="?", help="as torchvision/deeplabv3_resnet101; none: what there is")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="as torchvision/deeplabv3_resnet101 or huggingface/OWNER/NAME; none: what there is",
+    )
     parser.add_argument("--out", help="file to write (default: NAME.safetensors here)")
     parser.add_argument("--allow_missing", choices=("head",), help="for a backbone alone")
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that exists")
