@@ -7,16 +7,18 @@ behind a mean over a picture, or a sum that saturates, is part of what it comput
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from atrous.errors import InputError
 
 # scale, zero point, lowest and highest integer: the values are scale * (q - zero point)
 Grid = tuple[float, int, int, int]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,14 @@ class FakeQuantize:
     grids: tuple[Grid, ...]
 
     def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        for grid in self.grids:
-            output = torch.fake_quantize_per_tensor_affine(output.float(), *grid).to(output.dtype)
-        return output
+        x = output.float()
+        for scale, zero, low, high in self.grids:
+            inside = (x * (1 / scale)).clamp(low - zero, high - zero)
+            rounded = inside.round()
+            if inside.requires_grad:
+                rounded = inside + (rounded - inside).detach()
+            x = rounded * scale
+        return x.to(output.dtype)
 
 
 def fake_quantize(network: nn.Module, grids: Mapping[str, Sequence[Sequence[float]]]) -> None:
@@ -47,3 +54,13 @@ def fake_quantize(network: nn.Module, grids: Mapping[str, Sequence[Sequence[floa
         if any(not (s > 0 and low <= z <= high) for s, z, low, high in hook.grids):
             raise InputError(f"fake_quantize: {name} has a grid that is none: {of_module}")
         module.register_forward_hook(hook)
+
+
+def without_rounding(network: Network) -> Network:
+    """A copy whose outputs are all float: what can be exported, as rounding would multiply every last bit."""
+    plain = copy.deepcopy(network)
+    for module in plain.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, FakeQuantize):
+                del module._forward_hooks[key]
+    return plain

@@ -8,6 +8,7 @@ from torch import nn
 
 from atrous import create_model
 from atrous.batch_norm import freeze
+from atrous.fake_quantize import fake_quantize
 from atrous.runtimes import fold_batch_norm
 
 
@@ -79,3 +80,18 @@ def test_what_cannot_be_folded_stays() -> None:
     assert sum(isinstance(m, nn.BatchNorm2d) for m in folded.modules()) == 4
     x = torch.randn(2, 3, 5, 5)
     torch.testing.assert_close(folded(x), model(x))
+
+
+def test_the_rounding_of_a_quantised_file_stays() -> None:
+    """Behind a folded batch norm it acts as before; a convolution that is rounded itself keeps its batch norm."""
+    model = trained(create_model("deeplab_v3plus", backbone="mobilenet_v2", width=0.35, num_classes=4))
+    plain = model(torch.ones(1, 3, 65, 65))
+    clamped = (1e-6, 0, -200000, 200000)  # a fine grid, so that float32's rounding moves no value by much
+    grids = {"backbone.features.2.conv.1.1": [clamped], "backbone.features.3.conv.0.0": [clamped]}
+    fake_quantize(model, grids)
+    expected = model(torch.ones(1, 3, 65, 65))
+    assert (expected - plain).abs().max() > 1e-3
+    folded = fold_batch_norm(model)
+    assert torch.allclose(folded(torch.ones(1, 3, 65, 65)), expected, atol=1e-4)
+    left = [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert left == ["backbone.features.3.conv.0.1"]

@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram
 from atrous import checkpoint
 from atrous.config import Protocol
 from atrous.errors import InputError, choose
+from atrous.fake_quantize import without_rounding
 from atrous.runtimes import load, need
 from atrous.runtimes.folding import fold_batch_norm
 from atrous.runtimes.graphs import LabelMaps, Logits, Output, Scores
@@ -57,7 +58,8 @@ def export(model: nn.Module, path: Path, format: str, output: Output = "logits")
     "scores" on the network's own grid. OpenVINO writes two files, .xml and .bin.
 
     Raises InputError where a package is missing, for a model with a CRF as its last layer, and where the file's logits
-    differ from the model's by more than 1e-3; then no file is left.
+    differ from the model's by more than 1e-3; then no file is left. The rounding of a quantised file that was imported
+    (`fake_quantize`) is left out, on both sides.
     """
     choose("format", format, FORMATS)
     need(*FORMATS[format].packages)
@@ -70,6 +72,8 @@ def export(model: nn.Module, path: Path, format: str, output: Output = "logits")
     if output == "labels":
         metadata = replace(metadata, protocol=Protocol())  # what is inside the graph
     model = model.cpu().eval()
+    if config.fake_quantize:
+        model, config = without_rounding(model), replace(config, fake_quantize={})
     graph = _graph(fold_batch_norm(model), output, config, metadata)
     header = checkpoint.header_of(config, metadata, str(path))
     header["graph"] = _about(output, config.in_channels, config.num_classes)

@@ -97,6 +97,8 @@ def write_program(given: Namespace) -> None:
     format = FORMATS[given.format]
     target = new_file(given, format.suffix, (format.suffix,))
     model = load(given.checkpoint)
+    if model.config.fake_quantize:
+        terminal.say("the 8-bit rounding of the file that this model was imported from is left out")
     parity = export(model, target, given.format, "labels" if given.labels else "logits")
     terminal.say(f"beside the model: {parity}")
     terminal.say(f"{'labels' if given.labels else 'logits'} at any batch and size: {target}")
