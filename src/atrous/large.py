@@ -37,7 +37,7 @@ from atrous.visualize import overlay
 
 LARGE = 2**26  # pixels (8192 x 8192): pictures beyond are predicted by windows
 SMALL_FILE = 2**20  # bytes: what unpacks from less to so many pixels is refused as a decompression bomb
-HELD = 400 * 2**20  # bytes of the sums of scores that windows to come still add to
+HELD = 320 * 2**20  # bytes of the sums of scores that windows to come still add to
 OVERVIEW = 1024  # pixels of its longer side, at most
 SPARE = 2**26  # bytes of the disk left free
 
@@ -239,6 +239,7 @@ def _predict(
                     job.advance(p, block.row)
                 labels = predictor.probabilities(block.scores)[0].argmax(0).cpu().numpy()
                 job.write(block.top, block.left, labels, strip)
+            del block  # its memory is needed for the next
             if progress:
                 progress(done, of, title)
         job.advance(p + 1, 0)
@@ -376,7 +377,7 @@ class Job:
 
     def _put(self, name: str, row: NDArray[Any], place: int) -> None:
         self.files[name].seek(place * row.itemsize)
-        self.files[name].write(np.ascontiguousarray(row))
+        self.files[name].write(row.tobytes())
 
     def rows(self, top: int, bottom: int) -> NDArray[Any]:
         """Label rows that were written."""

@@ -125,7 +125,8 @@ class PngRaster(Raster):
         return result
 
     def _rewind(self) -> None:
-        self.next_row, self.above = 0, None
+        self.next_row = 0
+        self.above: NDArray[np.uint8] | None = None  # the last row that was unfiltered
         self.packed = self._packed()
         self.inflater = zlib.decompressobj()
 
