@@ -37,7 +37,7 @@ from atrous.visualize import overlay
 
 LARGE = 2**26  # pixels (8192 x 8192): pictures beyond are predicted by windows
 SMALL_FILE = 2**20  # bytes: what unpacks from less to so many pixels is refused as a decompression bomb
-HELD = 320 * 2**20  # bytes of the sums of scores that windows to come still add to
+HELD = 2**28  # bytes of the sums of scores that windows to come still add to
 OVERVIEW = 1024  # pixels of its longer side, at most
 SPARE = 2**26  # bytes of the disk left free
 
