@@ -3,10 +3,10 @@
     python benchmarks/large.py --sizes 5000 10000 20000 --classes 9 150 [--plot docs/images/large_growth.png]
 
 A picture of N x N pixels is drawn as a deflated, tiled TIFF and predicted in a process of its own, whose peak resident
-memory is the kernel's (VmHWM). Time is told twice, by the clock and of the CPU, all threads; the latter, which is drawn,
-can be believed beside other work too. The network costs next to nothing: a pooled 1x1 convolution whose scores are brought to
-full size; so these are the costs of all around it. --model FILE takes a checkpoint instead. --stop N ends a run after
-N windows, for a look at its memory alone: that is at its peak from the second row of windows on.
+memory is the kernel's (VmHWM). Time is told twice, by the clock and of the CPU, all threads; the latter, which is
+drawn, can be believed beside other work too. The network costs next to nothing: a pooled 1x1 convolution whose scores
+are brought to full size; so these are the costs of all around it. --model FILE takes a checkpoint instead. --stop N
+ends a run after N windows, for a look at its memory alone: that is at its peak from the second row of windows on.
 """
 
 from __future__ import annotations

@@ -129,6 +129,10 @@ def segment_large(
     try:
         _predict(predictor, raster, rows, columns, split, job, picture.name, progress)
         job.finish(target, overview, raster.tags())
+    except InputError:  # the picture is damaged, and going on would not help
+        job.close()
+        shutil.rmtree(job_folder)
+        raise
     except OSError as error:
         raise InputError(
             f"{error.filename or target}: could not be written ({error.strerror}): make room, then go on with --resume"
