@@ -256,6 +256,10 @@ def test_what_is_refused(scene_checkpoint: Path, picture: Path, monkeypatch: pyt
     cut.write_bytes(picture.read_bytes()[:5000])
     with pytest.raises(InputError, match="cut off"):
         segment_large(model, cut, folder, "new")
+    whole = picture.read_bytes()
+    cut.write_bytes(whole[:-3000] + b"\0" * 500 + whole[-2500:])
+    with pytest.raises(InputError, match=r"cut\.tif: the picture is damaged"):
+        segment_large(model, cut, folder, "new")
     assert sorted(path.name for path in folder.iterdir()) == ["big.tif", "cut.tif", "out.tif"]
 
 

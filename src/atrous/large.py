@@ -37,7 +37,7 @@ from atrous.visualize import overlay
 
 LARGE = 2**26  # pixels (8192 x 8192): pictures beyond are predicted by windows
 SMALL_FILE = 2**20  # bytes: what unpacks from less to so many pixels is refused as a decompression bomb
-HELD = 400 * 2**20  # bytes of the sums of scores that windows to come still add to
+HELD = 2**28  # bytes of the sums of scores that windows to come still add to
 OVERVIEW = 1024  # pixels of its longer side, at most
 SPARE = 2**26  # bytes of the disk left free
 
@@ -129,6 +129,10 @@ def segment_large(
     try:
         _predict(predictor, raster, rows, columns, split, job, picture.name, progress)
         job.finish(target, overview, raster.tags())
+    except InputError:  # the picture is damaged, and going on would not help
+        job.close()
+        shutil.rmtree(job_folder)
+        raise
     except OSError as error:
         raise InputError(
             f"{error.filename or target}: could not be written ({error.strerror}): make room, then go on with --resume"
@@ -239,6 +243,7 @@ def _predict(
                     job.advance(p, block.row)
                 labels = predictor.probabilities(block.scores)[0].argmax(0).cpu().numpy()
                 job.write(block.top, block.left, labels, strip)
+            del block  # its memory is needed for the next
             if progress:
                 progress(done, of, title)
         job.advance(p + 1, 0)
@@ -376,7 +381,7 @@ class Job:
 
     def _put(self, name: str, row: NDArray[Any], place: int) -> None:
         self.files[name].seek(place * row.itemsize)
-        self.files[name].write(np.ascontiguousarray(row).data)
+        self.files[name].write(row.tobytes())
 
     def rows(self, top: int, bottom: int) -> NDArray[Any]:
         """Label rows that were written."""

@@ -236,8 +236,9 @@ class Predictor:
 
     def _whole(self, x: Tensor) -> Tensor:
         """The model on a picture as it is: a size that the protocol names, such as 513, is the model's own."""
-        logits: Tensor = self.model(x.contiguous(memory_format=torch.channels_last))
-        return logits.float() if self.protocol.average == "logits" else logits.float().softmax(1)
+        logits: Tensor = self.model(x.contiguous(memory_format=torch.channels_last)).float()
+        logits = logits.contiguous()  # softmax would copy them so, and hold both
+        return logits if self.protocol.average == "logits" else logits.softmax(1)
 
 
 def _shrink_or_grow(x: Tensor, size: tuple[int, int]) -> Tensor:

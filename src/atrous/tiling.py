@@ -132,6 +132,7 @@ def slide_in_blocks(
             beside = sums[..., right - left :].clone()
             del sums, rest  # their memory is free for the next window
             yield finished
+            del finished
         shared = top + rows.window - below
 
 
@@ -140,9 +141,10 @@ def parts(columns: Axis, bytes_per_column: int, limit: int) -> list[range]:
     starts = columns.starts
     step = (starts[-1] - starts[0]) / max(1, len(starts) - 1)
     most = len(starts)
-    if bytes_per_column * columns.edge(most) > limit:
-        reach = limit / bytes_per_column - columns.window - columns.shared
-        most = max(1, int(reach // step))
+    if most > 1 and bytes_per_column * columns.edge(most) > limit:
+        again = -(-columns.shared // step)  # windows left of a part that reach into it
+        room = limit / bytes_per_column - columns.window - 2  # starts are rounded
+        most = max(1, int(room // step + 1 - again))
     count = -(-len(starts) // most)
     edges = [round(k * len(starts) / count) for k in range(count + 1)]
     return [range(a, b) for a, b in itertools.pairwise(edges)]

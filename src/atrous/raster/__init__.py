@@ -13,7 +13,7 @@ from PIL import Image
 
 from atrous.data.pictures import read_image
 from atrous.errors import InputError
-from atrous.raster.base import Band, Raster, needed
+from atrous.raster.base import Band, Raster, needed, of_any_size
 from atrous.raster.png import PngRaster
 from atrous.raster.stream import VipsRaster, WholeRaster
 from atrous.raster.tiff import TiffRaster
@@ -47,14 +47,11 @@ def picture_size(path: Path) -> tuple[int, int]:
     """(height, width) as stored, from the head of the file, however large; InputError for what is no picture."""
     if _kind(path) == "TIFF":
         return TiffRaster.size(path)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(path) as picture:
+        with of_any_size(), Image.open(path) as picture:
             return picture.height, picture.width
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
         raise InputError(f"{path}: not a picture, or damaged ({error})") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _kind(path: Path) -> str:

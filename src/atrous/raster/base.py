@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -36,6 +38,16 @@ class Raster(Protocol):
     def tags(self) -> list[tuple[int, int, int, Any, bool]]:
         """The georeference as tifffile's `extratags`; none for most."""
         return []
+
+
+@contextmanager
+def of_any_size() -> Iterator[None]:
+    """Pillow may open pictures of any size within: of these, it sees heads or a few rows."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def needed(package: str, what: str) -> Any:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from atrous.errors import InputError
-from atrous.raster.base import Band, Raster, rgb, turned
+from atrous.raster.base import Band, Raster, of_any_size, rgb, turned
 
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type: grey, RGB, palette, grey and alpha, RGB and alpha
 BYTES_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}  # the colour type of 8-bit pixels of so many bytes
@@ -29,6 +29,8 @@ BAND = 2**26  # most bytes unfiltered at once
 
 class PngRaster(Raster):
     """A PNG without interlacing."""
+
+    above: NDArray[np.uint8]  # the last row that was unfiltered
 
     def __init__(self, path: Path, upright: bool = True) -> None:
         self.path = path
@@ -108,9 +110,8 @@ class PngRaster(Raster):
         if self.depth == 16:
             filtered = filtered[:, ::2]
         pixel = self.samples if self.depth >= 8 else 1
-        above = np.zeros((1, filtered.shape[1]), np.uint8) if self.above is None else self.above
         rows = np.concatenate(
-            [np.hstack([np.zeros((1, 1), np.uint8), above]), np.hstack([filters, filtered])]
+            [np.hstack([np.zeros((1, 1), np.uint8), self.above]), np.hstack([filters, filtered])]
         )
         width = filtered.shape[1] // pixel
         header = struct.pack(">IIBBBBB", width, count + 1, 8, BYTES_TYPE[pixel], 0, 0, 0)
@@ -119,14 +120,15 @@ class PngRaster(Raster):
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
             for kind, body in ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
         )
-        with Image.open(io.BytesIO(file)) as picture:
+        with of_any_size(), Image.open(io.BytesIO(file)) as picture:
             result = np.asarray(picture).reshape(count + 1, width, pixel)[1:]
         self.above = result[-1:].reshape(1, -1).copy()
         self.next_row += count
         return result
 
     def _rewind(self) -> None:
-        self.next_row, self.above = 0, None
+        self.next_row = 0
+        self.above = np.zeros((1, self.row_bytes // (2 if self.depth == 16 else 1)), np.uint8)
         self.packed = self._packed()
         self.inflater = zlib.decompressobj()
 
