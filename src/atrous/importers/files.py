@@ -32,9 +32,14 @@ from atrous.importers.caffemodel import read_blobs
 from atrous.importers.pdparams import read_pdparams
 from atrous.importers.tensorflow_files import checkpoint_index, read_checkpoint, read_frozen_graph
 
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network")
+# where training scripts put the weights; where there are two, a moving average (EMA) comes last
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params",
+    "state_dict_ema", "ema_state_dict", "model_ema", "ema",
+)  # fmt: skip
 BESIDE = {"config.json": "config", "preprocessor_config.json": "preprocessor"}  # in a folder -> in extras
-PARALLEL = "module."  # before every name, where torch's DataParallel saved
+# before the names: torch's DataParallel, torch.compile, and the attribute that a LightningModule gave its network
+AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
 class _LeftOut:
@@ -148,9 +153,12 @@ def read_safetensors(path: Path) -> Content:
 
 
 def without_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without DataParallel's "module."."""
-    if tensors and all(name.startswith(PARALLEL) for name in tensors):
-        return {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
+    """Names without what a wrapper put before most of them; the few others, such as a loss's, keep theirs."""
+    for _ in AROUND:
+        prefix = next((p for p in AROUND if 2 * sum(n.startswith(p) for n in tensors) > len(tensors)), None)
+        if prefix is None:
+            break
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 
