@@ -40,6 +40,7 @@ from atrous.batches import Batch, steps
 from atrous.config import Recipe
 from atrous.data import open_dataset
 from atrous.data.base import SegmentationDataset
+from atrous.depthwise import DepthwiseConv2d
 from atrous.importers import import_checkpoint
 from atrous.models import create_model
 from atrous.run import Run
@@ -96,6 +97,9 @@ class Reference:
             aux = list(self.model.aux_classifier.parameters())
         else:
             self.model, aux = Whole(create_model("deeplab_v3plus", backbone, num_classes=classes)), []
+            for module in self.model.modules():
+                if isinstance(module, DepthwiseConv2d):
+                    module.__class__ = nn.Conv2d  # torch's own
         self.model.to(device).train()
         known = {id(p) for p in aux}
         rest = [p for p in self.model.parameters() if id(p) not in known]

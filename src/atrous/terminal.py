@@ -118,10 +118,11 @@ class TrainingDisplay(Bar):
             f"{config.name} on {config.backbone}, output stride {config.output_stride}, "
             f"{config.num_classes} classes, {sum(p.numel() for p in run.network.parameters()) / 1e6:.2f} M parameters"
         )
+        processes = f" in {run.fabric.world_size} processes" if run.fabric.world_size > 1 else ""
         say(
             f"{recipe.data}: {len(run.train_data)} pictures to learn from, {len(run.val_data)} to measure on; "
-            f"{run.iterations} iterations of {recipe.batch_size} crops of {crop} px on {run.fabric.device}, "
-            f"{recipe.precision}"
+            f"{run.iterations} iterations of {recipe.batch_size} crops of {crop} px on {run.fabric.device}"
+            f"{processes}, {recipe.precision}"
         )
         id_maps = dict.fromkeys(data.describe() for data in (run.train_data, run.val_data))
         for id_map in id_maps:  # one, unless the two parts are numbered differently
