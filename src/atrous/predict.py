@@ -95,7 +95,8 @@ class Predictor:
                     f"{model.path} was exported at output stride {model.config.output_stride}: it has no other"
                 )
         elif stride is not None:
-            model = at_output_stride(cast(Model, model), stride)
+            given_model, model = model, at_output_stride(cast(Model, model), stride)
+            source = source if model is given_model else None  # a conversion of the file has its own stride
         self.crf = None if self.protocol.crf is None else make_crf(self.protocol.crf)
         self.device = pick_device("cpu" if isinstance(model, runtimes.Exported) else device)
         self.model = runtimes.prepare(model, self.device, runtime, precision, source)
