@@ -23,7 +23,7 @@ from atrous.errors import InputError
 from atrous.layers import _averaging
 from atrous.predict import Predictor
 from atrous.runtimes import load
-from atrous.runtimes.export import FORMATS, export
+from atrous.runtimes.export import FORMATS, Parity, export
 from atrous.runtimes.networks import OpenVinoNetwork
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -280,3 +280,11 @@ def test_a_crf_layer_cannot_be_exported(tmp_path: Path) -> None:
     model = create_model("deeplab_v1", backbone="resnet18", num_classes=3, crf=True)
     with pytest.raises(InputError, match="set crf=False"):
         export(model, tmp_path / "m.pt2", "torch")
+
+
+def test_what_counts_as_the_same_logits() -> None:
+    """1e-3, in proportion to logits beyond a hundred; NaN never."""
+    assert Parity(9e-4, 0.0, (), 20.0).holds
+    assert not Parity(1.1e-3, 0.0, (), 20.0).holds
+    assert Parity(0.9, 0.0, (), 1e5).holds
+    assert not Parity(float("nan"), 0.0, (), 1.0).holds

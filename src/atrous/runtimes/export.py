@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -35,7 +36,8 @@ OPSET = 20  # ONNX; the newest that ONNX Runtime 1.17 (2024) reads
 
 
 class Parity(NamedTuple):
-    """How far an exported file is from its model: the largest difference of a logit, over `sizes` (N, H, W).
+    """How far an exported file is from its model: the largest difference of a logit, over `sizes` (N, H, W), and the
+    largest logit there.
 
     For labels: the share of pixels with another label, and the difference is the largest margin that the model gave
     its own label over the file's.
@@ -44,11 +46,17 @@ class Parity(NamedTuple):
     difference: float
     other_labels: float
     sizes: tuple[tuple[int, int, int], ...]
+    largest_logit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether that is float32's rounding: 1e-3; for logits beyond a hundred, which nobody trained, in proportion."""
+        return self.difference <= TOLERANCE * max(1, self.largest_logit / 100)
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{n}x{h}x{w}" for n, h, w in self.sizes)
         labels = f", {self.other_labels:.4%} of labels (near ties)" if self.other_labels else ""
-        return f"largest difference {self.difference:.1e}{labels} at {sizes}"
+        return f"largest difference {self.difference:.1e} of logits up to {self.largest_logit:.3g}{labels} at {sizes}"
 
 
 def export(model: nn.Module, path: Path, format: str, output: Output = "logits") -> Parity:
@@ -83,7 +91,7 @@ def export(model: nn.Module, path: Path, format: str, output: Output = "logits")
         with quiet(), _silent_loggers():
             FORMATS[format].write(_trace(graph, output, config.in_channels), beside, header)
         parity = compare(model, _graph(model, output, config, metadata), beside, output)
-        if not parity.difference <= TOLERANCE:  # also where it is NaN
+        if not parity.holds:
             raise InputError(f"{path}: not written, its logits are not the model's ({parity})")
         for file in sorted(Path(folder).iterdir()):  # .bin before .xml, without which it is not read
             file.replace(path.with_name(file.name))
@@ -102,22 +110,24 @@ def compare(
     assert isinstance(exported, Exported)
     generator = torch.Generator().manual_seed(0)
     channels = exported.config.in_channels
-    difference, others, pixels = 0.0, 0, 0
+    difference, largest, others, pixels = 0.0, 0.0, 0, 0
     for count, height, width in sizes:
         shape = count, channels, height, width
         with torch.inference_mode():
             if output != "labels":
                 x = torch.randn(shape, generator=generator)
                 found = torch.from_numpy(exported.run(x.numpy()))
-                difference = max(difference, float((found - graph(x)).abs().max()))
+                expected = graph(x)
+                largest = max(largest, float(expected.abs().max()))
+                difference = float(np.maximum(difference, (found - expected).abs().max()))  # NaN stays
                 continue
             x = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
             found, logits = exported.labels(x).long(), _label_logits(graph, x)
-            label = logits.argmax(1)
+            largest, label = max(largest, float(logits.abs().max())), logits.argmax(1)
             margin = logits.gather(1, label[:, None]) - logits.gather(1, found[:, None])
             difference = max(difference, float(margin.max()))
             others, pixels = others + int((found != label).sum()), pixels + label.numel()
-    return Parity(difference, others / max(pixels, 1), tuple(sizes))
+    return Parity(difference, others / max(pixels, 1), tuple(sizes), largest)
 
 
 def _label_logits(graph: nn.Module, x: Tensor) -> Tensor:
