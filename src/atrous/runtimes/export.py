@@ -50,7 +50,7 @@ class Parity(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether that is float32's rounding: 1e-3; for logits beyond a hundred, which nobody trained, in proportion."""
+        """Whether it is float32's rounding: 1e-3; for logits beyond a hundred, which nobody trained, in proportion."""
         return self.difference <= TOLERANCE * max(1, self.largest_logit / 100)
 
     def __str__(self) -> str:
