@@ -235,7 +235,8 @@ def their_script(photos: list[Path], out: Path) -> None:
 
 
 def our_files(checkpoint: Path, photos: list[Path], out: Path, runtime: str) -> None:
-    from atrous.predict import Predictor, index_png
+    from atrous.predict import Predictor
+    from atrous.results import index_png
 
     predictor = Predictor(checkpoint, device="cpu", runtime=runtime)
     for photo in photos:

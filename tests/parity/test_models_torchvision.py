@@ -19,7 +19,7 @@ RESNET: dict[str, Any] = {"output_stride": 8, "multi_grid": (1,), "dilate_from":
 MODELS: dict[str, dict[str, Any]] = {
     "resnet50": RESNET,
     "resnet101": RESNET,
-    "mobilenet_v3_large": {"output_stride": 16, "aux_stage": 2},
+    "mobilenet_v3_large": {"output_stride": 16, "aux_stage": 2, "stage_features": "first"},
 }
 SIZES = [(65, 65), (129, 193), (513, 513)]
 CASES = [
@@ -54,9 +54,10 @@ def test_a_wrong_rate_would_show() -> None:
         assert difference(other(picture), theirs(picture)["out"]) > 0.1
 
 
-def test_the_auxiliary_head_is_torchvisions() -> None:
-    """In training mode, with dropout off: batch statistics, and the head on block 3."""
-    theirs, ours = pair("resnet50")
+@pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v3_large"])
+def test_the_auxiliary_head_is_torchvisions(backbone: str) -> None:
+    """In training mode, with dropout off: batch statistics; the head on block 3, or the first block at stride 8."""
+    theirs, ours = pair(backbone)
     for model in (theirs, ours):
         model.train()
         for module in model.modules():

@@ -12,6 +12,8 @@ so its state dict loads as it is.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ from atrous.backbones.base import (
     stage_strides,
 )
 from atrous.backbones.mobilenet_v2 import make_divisible
+from atrous.errors import choose
 from atrous.layers import conv_bn_act, dilate
 
 STEM_CHANNELS = 16
@@ -50,7 +53,8 @@ BLOCKS = (
     (5, 960, 160, True, HS, 1),
 )
 LAST_CHANNELS = 960  # the 1x1 after the blocks
-STAGE_ENDS = (0, 2, 5, 11)  # the last rows at strides 2, 4, 8, 16; the fifth stage ends with the last 1x1
+# the rows of each stage at strides 2, 4, 8, 16 that give its map; the fifth stage ends with the last 1x1
+STAGE_ROWS = {"last": (0, 2, 5, 11), "first": (0, 1, 3, 6)}
 
 
 class SqueezeExcite(nn.Module):
@@ -112,11 +116,14 @@ class MobileNetV3(Backbone):
         output_stride: int = 16,
         in_channels: int = 3,
         dilate_from: DilateFrom = "first",
+        stage_features: Literal["last", "first"] = "last",
     ) -> None:
         """
         output_stride  32, 16, 8 (also 4, 2)
         dilate_from    "first": torchvision; "second": the depthwise convolution that lost its stride keeps
                        the old rate (timm); "next" is the same here, where a row is one block
+        stage_features  which block of a stage its map comes from: its last, or its first (torchvision's DeepLab, whose
+                       auxiliary head reads it), with 80 channels at stride 16
 
         Raises InputError for an output stride the network cannot have.
         """
@@ -133,9 +140,10 @@ class MobileNetV3(Backbone):
         self.features.append(conv_bn_act(channels, LAST_CHANNELS, 1, act=HS))
 
         strides = stage_strides(plan)
-        self._ends = (*(1 + row for row in STAGE_ENDS), len(self.features) - 1)
-        self.channels = (*(BLOCKS[row][2] for row in STAGE_ENDS), LAST_CHANNELS)
-        self.strides = (*(strides[1 + row] for row in STAGE_ENDS), strides[-1])
+        rows = STAGE_ROWS[choose("stage_features", stage_features, STAGE_ROWS)]
+        self._ends = (*(1 + row for row in rows), len(self.features) - 1)
+        self.channels = (*(BLOCKS[row][2] for row in rows), LAST_CHANNELS)
+        self.strides = (*(strides[1 + row] for row in rows), strides[-1])
         init_weights(self)
         set_batch_norm(self, eps=1e-3, momentum=0.01)  # torchvision's
 

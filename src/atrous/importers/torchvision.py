@@ -31,7 +31,7 @@ HEAD: Table = {
 }
 OPTIONS = {"extra_conv": True, "dropout": 0.5, "atrous_rates": (12, 24, 36)}
 RESNET: dict[str, Any] = {"multi_grid": (1,), "dilate_from": "second"}
-MOBILENET: dict[str, Any] = {"aux_stage": 2}
+MOBILENET: dict[str, Any] = {"aux_stage": 2, "stage_features": "first"}
 RESNET_DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
 
 
