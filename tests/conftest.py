@@ -22,6 +22,14 @@ def _same_random_numbers_for_every_test() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a person has converted or pulled is neither used nor added to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def scene_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model for the nine classes of the scenes, with weights that nobody trained."""

@@ -46,6 +46,8 @@ def test_it_says_what_it_is() -> None:
 def test_predict_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`atrous predict PHOTO` is the model in the box; so is its name in place of a checkpoint."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "atrous").mkdir()  # a cache of conversions is looked into, by the digest of the box's file
     skimage = pytest.importorskip("skimage")
     cat = Path(skimage.__file__).parent / "data" / "chelsea.png"
     main(["predict", str(cat), "--out", "a"])

@@ -69,7 +69,7 @@ class Predictor:
         runtime: str = "auto",
         precision: str = "fp32",
     ) -> None:
-        source = Path(model) if isinstance(model, (str, Path)) else None
+        source = checkpoint.locate(model) if isinstance(model, (str, Path)) else None
         if isinstance(model, (str, Path)):
             model = runtimes.load(model)
         metadata = checkpoint.metadata_of(model)

@@ -119,7 +119,8 @@ def compare(
                 found = torch.from_numpy(exported.run(x.numpy()))
                 expected = graph(x)
                 largest = max(largest, float(expected.abs().max()))
-                difference = float(np.maximum(difference, (found - expected).abs().max()))  # NaN stays
+                worst = float((found - expected).abs().max())
+                difference = float(np.maximum(difference, worst))  # NaN stays
                 continue
             x = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
             found, logits = exported.labels(x).long(), _label_logits(graph, x)
