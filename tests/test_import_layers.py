@@ -20,7 +20,7 @@ ROOMS = [
     "checkpoint info",
     "importers runtimes",
     "predict objective",
-    "evaluation tuning results",
+    "evaluation tuning results large_job",
     "segment_files video run quantize benchmark",
     "optimizer state large",
     "train",

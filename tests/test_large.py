@@ -147,7 +147,7 @@ def test_the_overview_is_small(
     """Every third pixel of picture and labels, whatever the parts."""
     from atrous.visualize import overlay
 
-    monkeypatch.setattr("atrous.large.OVERVIEW", 60)
+    monkeypatch.setattr("atrous.large_job.OVERVIEW", 60)
     labels, overview = segment_large(predictor(scene_checkpoint), picture, picture.parent, "out", held=PARTS)
     expected = overlay(pixels()[::3, ::3], tifffile.imread(labels)[::3, ::3], SCENES)
     np.testing.assert_array_equal(np.asarray(Image.open(overview)), expected)

@@ -9,37 +9,30 @@ found, with a note of how far they are; a killed job goes on from there and ends
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from atrous.config import Protocol, to_dict
-from atrous.data.labels import Labels
 from atrous.errors import InputError
+from atrous.large_job import Job
 from atrous.predict import Predictor
 from atrous.raster import Raster, open_raster, picture_size
 from atrous.raster.base import needed
-from atrous.raster.labels import ignored, label_dtype, write_label_tiff
 from atrous.results import Record
 from atrous.segment_files import Outcome
 from atrous.tiling import Axis, parts, slide_in_blocks
-from atrous.visualize import overlay
 
 LARGE = 2**26  # pixels (8192 x 8192): pictures beyond are predicted by windows
 SMALL_FILE = 2**20  # bytes: what unpacks from less to so many pixels is refused as a decompression bomb
 HELD = 2**28  # bytes of the sums of scores that windows to come still add to
-OVERVIEW = 1024  # pixels of its longer side, at most
-SPARE = 2**26  # bytes of the disk left free
 
 Progress = Callable[[int, int, str], None]
 
@@ -242,7 +235,7 @@ def _predict(
                 if block.row > job.row:
                     job.advance(p, block.row)
                 labels = predictor.probabilities(block.scores)[0].argmax(0).cpu().numpy()
-                job.write(block.top, block.left, labels, strip)
+                job.write(block.top, block.left, labels, strip.look)
             del block  # its memory is needed for the next
             if progress:
                 progress(done, of, title)
@@ -287,133 +280,3 @@ class Strip:
         self.pixels = np.concatenate([self.pixels[before:], new.pixels])
         self.valid = np.concatenate([self.valid[before:], valid])
         self.top, self.bottom = top, bottom
-
-
-class Job:
-    """What a prediction has written so far, in a folder of its own that goes when the result is in place.
-
-    labels.raw: all labels, row by row. picture.raw: the pixels of the overview. job.json: the settings, and which
-    window row of which part comes next; it is written when all before are in the files.
-    """
-
-    def __init__(self, folder: Path, shape: tuple[int, int], labels: Labels) -> None:
-        self.folder, self.shape, self.labels = folder, shape, labels
-        self.dtype = label_dtype(labels)
-        self.step = -(-max(shape) // OVERVIEW)
-        self.small = (-(-shape[0] // self.step), -(-shape[1] // self.step), 3)
-        self.part = self.row = 0
-        self.files: dict[str, BinaryIO] = {}
-
-    def begin(self, settings: dict[str, Any], resume: bool) -> None:
-        """Open the files, new or as they were left. InputError for those of other settings, and for a full disk."""
-        self.settings = json.loads(json.dumps(settings))
-        note = self._note() if resume and self.folder.exists() else None
-        if note is None and self.folder.exists():
-            shutil.rmtree(self.folder)
-        if note is not None:
-            for key, value in self.settings.items():
-                if note["settings"].get(key) != value:
-                    raise InputError(
-                        f"{self.folder}: this prediction was begun with another {key}: begin anew with --overwrite"
-                    )
-            self.part, self.row = note["part"], note["row"]
-        sizes = {
-            "labels.raw": self.shape[0] * self.shape[1] * self.dtype.itemsize,
-            "picture.raw": self.small[0] * self.small[1] * 3,
-        }
-        self._check_room(sum(sizes.values()), begun=note is not None)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, size in sizes.items():
-            path = self.folder / name
-            path.touch()
-            self.files[name] = path.open("r+b", buffering=0)
-            _reserve(self.files[name], size, path)
-        if note is None:
-            self._write_note()
-
-    def _check_room(self, size: int, begun: bool) -> None:
-        """The labels twice: as they are found, and compressed, which may not make them smaller."""
-        place = self.folder
-        while not place.exists():
-            place = place.parent
-        wanted, free = size * (1 if begun else 2) + SPARE, shutil.disk_usage(place).free
-        if free < wanted:
-            raise InputError(
-                f"{self.folder.parent}: {self.shape[1]}x{self.shape[0]} labels need {wanted / 1e9:.2f} GB of disk "
-                f"while they are written, and {free / 1e9:.2f} GB are free: make room, or give another --out"
-            )
-
-    def _note(self) -> dict[str, Any] | None:
-        """What job.json says; None where the job was killed before it."""
-        path = self.folder / "job.json"
-        try:
-            note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            note["settings"], note["part"], note["row"]
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}: is damaged: begin anew with --overwrite") from None
-        return note
-
-    def _write_note(self) -> None:
-        beside = self.folder / ".job.json"
-        beside.write_text(json.dumps({"settings": self.settings, "part": self.part, "row": self.row}))
-        beside.replace(self.folder / "job.json")
-
-    def advance(self, part: int, row: int) -> None:
-        """All before this window row of this part is written."""
-        for file in self.files.values():
-            os.fsync(file.fileno())
-        self.part, self.row = part, row
-        self._write_note()
-
-    def write(self, top: int, left: int, labels: NDArray[Any], strip: Strip) -> None:
-        """Labels (h, w) from (top, left) on; what lies beyond the picture is left out."""
-        labels = labels[: self.shape[0] - top, : self.shape[1] - left].astype(self.dtype)
-        pixels, valid = strip.look(top, left, *labels.shape)
-        labels[~valid] = ignored(self.labels)
-        for y, row in enumerate(labels):
-            self._put("labels.raw", row, (top + y) * self.shape[1] + left)
-        first = -(-top // self.step), -(-left // self.step)
-        small = pixels[first[0] * self.step - top :: self.step, first[1] * self.step - left :: self.step]
-        for y, row in enumerate(small):
-            self._put("picture.raw", row, ((first[0] + y) * self.small[1] + first[1]) * 3)
-
-    def _put(self, name: str, row: NDArray[Any], place: int) -> None:
-        self.files[name].seek(place * row.itemsize)
-        self.files[name].write(row.tobytes())
-
-    def rows(self, top: int, bottom: int) -> NDArray[Any]:
-        """Label rows that were written."""
-        width = self.shape[1] * self.dtype.itemsize
-        self.files["labels.raw"].seek(top * width)
-        data = self.files["labels.raw"].read((bottom - top) * width)
-        return np.frombuffer(data, self.dtype).reshape(bottom - top, self.shape[1])
-
-    def finish(self, target: Path, overview: Path, extratags: list[tuple[int, int, int, Any, bool]]) -> None:
-        """Put the results in place, and remove the folder."""
-        write_label_tiff(self.folder / target.name, self.rows, self.shape, self.labels, extratags)
-        small = [self.rows(y, y + 1)[0, :: self.step] for y in range(0, self.shape[0], self.step)]
-        self.files["picture.raw"].seek(0)
-        pixels = np.frombuffer(self.files["picture.raw"].read(), np.uint8).reshape(self.small)
-        look = overlay(pixels, np.stack(small), self.labels)
-        Image.fromarray(look).save(self.folder / overview.name)
-        (self.folder / overview.name).replace(overview)
-        (self.folder / target.name).replace(target)
-        self.close()
-        shutil.rmtree(self.folder)
-
-    def close(self) -> None:
-        while self.files:
-            self.files.popitem()[1].close()
-
-
-def _reserve(file: BinaryIO, size: int, path: Path) -> None:
-    """Take the disk's room now, so that it cannot run out later."""
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-    except OSError as error:
-        raise InputError(f"{path}: no room for {size / 1e6:.0f} MB ({error.strerror})") from None
