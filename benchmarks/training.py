@@ -138,7 +138,11 @@ def ours(name: str, args: argparse.Namespace, precision: str, data: Path, out: P
     if kind == "v3":  # what torchvision's form is in our options
         mobile = backbone.startswith("mobilenet")
         options = {"extra_conv": True, "dropout": 0.5, "atrous_rates": [12, 24, 36], "aux": True}
-        options |= {"aux_stage": 2} if mobile else {"multi_grid": [1], "dilate_from": "second"}
+        options |= (
+            {"aux_stage": 2, "stage_features": "first"}
+            if mobile
+            else {"multi_grid": [1], "dilate_from": "second"}
+        )
     stride = 8 if kind == "v3" and backbone.startswith("resnet") else 16
     return set_up(
         Recipe(

@@ -21,15 +21,6 @@ from torch.nn.grad import conv2d_weight
 MOST_WORK = 3  # times the pixels of the map that its grids may have once zeros enlarge them to the kernel
 
 
-def with_quick_gradients(network: nn.Module) -> nn.Module:
-    """The network with a `DepthwiseConv2d` for each depthwise convolution; weights keep their names."""
-    for module in network.modules():
-        for name, conv in module.named_children():
-            if type(conv) is nn.Conv2d and _is_depthwise(conv):
-                module.register_module(name, _replaced(conv))
-    return network
-
-
 class DepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` with as many groups as channels, and a square kernel."""
 
@@ -110,7 +101,7 @@ class Strided(torch.autograd.Function):
         return of_x, of_weight, None
 
 
-def _is_depthwise(conv: nn.Conv2d) -> bool:
+def is_depthwise(conv: nn.Conv2d) -> bool:
     """Such as `DepthwiseConv2d` can compute."""
     kernel, stride, rate, zeros = conv.kernel_size[0], conv.stride[0], conv.dilation[0], conv.padding[0]
     sides = (conv.kernel_size, conv.stride, conv.dilation, conv.padding)
@@ -118,11 +109,3 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
     return (
         square and conv.padding_mode == "zeros" and conv.groups == conv.in_channels == conv.out_channels > 1
     )
-
-
-def _replaced(conv: nn.Conv2d) -> DepthwiseConv2d:
-    sizes = (conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), conv.dilation[0])
-    with torch.device("meta"):  # its weights are the other's
-        new = DepthwiseConv2d(conv.in_channels, conv.out_channels, *sizes, conv.groups, conv.bias is not None)
-    new.weight, new.bias = conv.weight, conv.bias
-    return new.train(conv.training)

@@ -202,11 +202,31 @@ def _channels_last(gradient: Tensor) -> Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
+def map_mean(x: Tensor) -> Tensor:
+    """The mean over the map: (N, C, h, w) to (N, C, 1, 1).
+
+    In training with channels last its gradient lies so too, as that of torch's own does not: adding gradients that lie
+    differently is 10 times as slow on a CPU.
+    """
+    if x.requires_grad and layout(x) == torch.channels_last:
+        return x.permute(0, 2, 3, 1).mean((1, 2))[:, :, None, None]
+    return F.adaptive_avg_pool2d(x, 1)
+
+
+class MapMean(nn.Module):
+    """`map_mean` as a part that can be observed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return map_mean(x)
+
+
 def region_means(x: Tensor, bins: int) -> Tensor:
     """Means over bins x bins regions that cover the map (PSPNet sec. 3.2): (N, C, h, w) to (N, C, bins, bins).
 
     `F.adaptive_avg_pool2d`; in a graph whose h and w are open, where ONNX has no such layer, as two matrix products.
     """
+    if bins == 1:
+        return map_mean(x)
     if not torch.compiler.is_compiling():
         return F.adaptive_avg_pool2d(x, bins)
     rows, columns = (_averaging(side, bins, x) for side in x.shape[-2:])

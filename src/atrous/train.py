@@ -39,7 +39,6 @@ from atrous.crf import CRFHead
 from atrous.data import open_dataset
 from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.transforms import train_transform
-from atrous.depthwise import with_quick_gradients
 from atrous.ema import MovingAverage
 from atrous.errors import InputError, choose
 from atrous.evaluation import evaluate
@@ -50,6 +49,7 @@ from atrous.models import create_model
 from atrous.objective import Scores, class_weights, loss_options
 from atrous.optimizer import learning_rate, make_optimizer
 from atrous.predict import Predictor, pick_device
+from atrous.quick_gradients import with_quick_gradients
 from atrous.run import (
     Run,
     Watcher,

@@ -28,7 +28,7 @@ from atrous.backbones.base import (
 )
 from atrous.backbones.mobilenet_v2 import make_divisible
 from atrous.errors import choose
-from atrous.layers import conv_bn_act, dilate
+from atrous.layers import conv_bn_act, dilate, map_mean
 
 STEM_CHANNELS = 16
 RE, HS = nn.ReLU, nn.Hardswish
@@ -67,7 +67,7 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = F.adaptive_avg_pool2d(x, 1)
+        mean = map_mean(x)
         return x * F.hardsigmoid(self.fc2(F.relu(self.fc1(mean))))
 
 

@@ -36,6 +36,7 @@ from atrous.errors import InputError, choose
 from atrous.layers import (
     SCALES,
     AlignCorners,
+    MapMean,
     conv_bn_act,
     dilate,
     layout,
@@ -72,7 +73,7 @@ class ImagePooling(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = MapMean()
         self.conv = conv_bn_act(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
