@@ -123,6 +123,8 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
     assert truth.sum() == 5 * 48 * 48
 
 
+FABRIC = str(Path(sys.executable).with_name("fabric"))
+MAIN = Path(training.__file__).with_name("__main__.py")
 TINY = (
     "train scenes --data_options.length 8 --data_options.size [48,48] --model deeplab_v2 --backbone resnet18 "
     "--crop_size 32 --batch_size 4 --iterations 2 --max_val 3 --workers 0 --device cpu --precision 32-true --out run"
@@ -134,9 +136,10 @@ TINY = (
     "words",
     [
         ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "atrous", *TINY],
+        [FABRIC, "run", "--accelerator=cpu", "--devices=2", str(MAIN), "--", *TINY],
         ["-m", "atrous", *TINY, "--devices", "2"],
     ],
-    ids=["torchrun", "python"],
+    ids=["torchrun", "fabric", "python"],
 )
 def test_it_starts_on_two_processes(tmp_path: Path, words: list[str]) -> None:
     """One run, of both: batches of four are two for each, and the last measurement counts three pictures once."""
@@ -145,8 +148,33 @@ def test_it_starts_on_two_processes(tmp_path: Path, words: list[str]) -> None:
         [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 iterations of 4 crops of 32 px on cpu in 2 processes, 32-true") == 1
-    run = tmp_path / "run"
+    check_run(tmp_path / "run", done.stdout)
+
+
+@pytest.mark.slow
+def test_it_starts_under_slurm(tmp_path: Path) -> None:
+    """The variables that srun gives to each of the two tasks of a step."""
+    tasks = []
+    for task in ("0", "1"):
+        step = {"STEP_NUM_TASKS": 2, "STEP_NUM_NODES": 1, "NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1}
+        job = {"JOB_ID": os.getpid(), "JOB_NAME": "v3plus", "NODELIST": "localhost"}
+        own = {"PROCID": task, "LOCALID": task, "NODEID": 0}
+        slurm = {f"SLURM_{name}": str(value) for name, value in (step | job | own).items()} | {
+            "OMP_NUM_THREADS": "1"
+        }
+        tasks.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "atrous", *TINY], cwd=tmp_path, env=os.environ | slurm, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+        )  # fmt: skip
+    said = [task.communicate(timeout=600) for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    check_run(tmp_path / "run", "".join(out for out, _ in said))
+
+
+def check_run(run: Path, printed: str) -> None:
+    assert printed.count("2 iterations of 4 crops of 32 px on cpu in 2 processes, 32-true") == 1
     assert read_recipe(run / "recipe.yaml").batch_size == 4
     with (run / "log.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -39,6 +39,9 @@ def launch(recipe: Recipe, loggers: list[Any]) -> Fabric:
             loggers=loggers,
         )
     except ValueError as error:  # the flags of `fabric run` beside the recipe's
-        raise InputError(str(error)) from None
-    fabric.launch()
+        raise InputError(
+            f"{error} (fabric run takes flags that it knows, wherever they stand: put -- before the words for atrous)"
+        ) from None
+    if "LT_CLI_USED" not in os.environ:  # `fabric run` has launched, and forbids a second time
+        fabric.launch()
     return fabric
