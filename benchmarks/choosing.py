@@ -1,6 +1,7 @@
 """Accuracy, speed and memory of the papers' systems side by side, for docs/choosing.md.
 
     python benchmarks/choosing.py --out choosing.json                 speed and memory here, a process for each
+    python benchmarks/choosing.py --file box --file best.safetensors  the same of checkpoints, by their own protocol
     python benchmarks/choosing.py --plot choosing.json choosing.png   the chart (matplotlib)
 
 Speed: `Predictor.label_map` on one 513x513 picture, from uint8 pixels to labels, runtime torch (batch norm folded,
@@ -47,16 +48,30 @@ SYSTEMS = [
 ]  # fmt: skip
 
 
-def measure(system: System) -> dict[str, Any]:
+PLACES = {  # of the labels that would lie on each other, in points
+    "v3+ Xception-65": (10, 12, "left"),
+    "v3+ Xception-65, separable": (-14, 6, "right"),
+    "v3+ ResNet-101": (10, -14, "left"),
+    "v3 ResNet-101": (0, -16, "center"),
+    "v3 ResNet-101, stride 8": (0, 16, "center"),
+    "v2 ResNet-101, 3 scales": (0, -18, "center"),
+}
+
+
+def measure(system: System | str) -> dict[str, Any]:
     """In this process, which should be new."""
     import torch
 
-    from atrous import create_model
+    from atrous import create_model, load
     from atrous.predict import Predictor
 
     image = torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8)
     before = peak()
-    model = create_model(system.name, system.backbone, **system.options).eval()
+    if isinstance(system, System):
+        model = create_model(system.name, system.backbone, **system.options).eval()
+        about = system._asdict()
+    else:
+        model, about = load(system), {"title": system}
     parameters = sum(weights.numel() for weights in model.parameters())
     predictor = Predictor(model)
     predictor.label_map(image)
@@ -66,7 +81,7 @@ def measure(system: System) -> dict[str, Any]:
         predictor.label_map(image)
         times.append(time.perf_counter() - start)
     return {
-        **system._asdict(),
+        **about,
         "parameters": parameters,
         "milliseconds": round(1e3 * statistics.median(times), 1),
         "megabytes": round((peak() - before) / 1e6),
@@ -98,14 +113,14 @@ def plot(rows: list[dict[str, Any]], target: Path) -> None:
         axes.scatter(
             row["milliseconds"], row["miou"], row["megabytes"] / 4, color=colour, alpha=0.6, edgecolor="k"
         )
-        right = row["title"] == "v3 ResNet-101"
+        dx, dy, align = PLACES.get(row["title"], (0, 12, "center"))
         axes.annotate(
-            f"{row['title']}\n{row['megabytes']} MB",
+            f"{row['title']}, {row['megabytes']} MB",
             (row["milliseconds"], row["miou"]),
-            xytext=(0, -24 if right else 10),
+            xytext=(dx, dy),
             textcoords="offset points",
-            ha="center",
-            va="top" if right else "bottom",
+            ha=align,
+            va="center",
             fontsize=8,
         )
     axes.set_xscale("log")
@@ -113,7 +128,7 @@ def plot(rows: list[dict[str, Any]], target: Path) -> None:
         f"milliseconds for one {SIZE}x{SIZE} picture, {rows[0]['threads']} threads, float32, measured here"
     )
     axes.set_ylabel("mIoU on VOC 2012 val, the papers' own (%)")
-    axes.margins(x=0.15, y=0.2)
+    axes.margins(x=0.22, y=0.2)
     axes.grid(alpha=0.3)
     figure.savefig(target, dpi=110)
 
@@ -124,22 +139,26 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("choosing.json"))
     parser.add_argument("--plot", type=Path, nargs=2, metavar=("JSON", "PNG"))
-    parser.add_argument("--one", type=int, help="measure this one and print it")
+    parser.add_argument(
+        "--file", action="append", help="measure this checkpoint, and not the papers' systems"
+    )
+    parser.add_argument("--one", help="measure this one and print it")
     given = parser.parse_args()
     if given.plot:
         plot(json.loads(given.plot[0].read_text()), given.plot[1])
         return
     if given.one is not None:
-        print(json.dumps(measure(SYSTEMS[given.one])))
+        print(json.dumps(measure(SYSTEMS[int(given.one)] if given.one.isdecimal() else given.one)))
         return
     rows = []
-    for number, system in enumerate(SYSTEMS):
-        command = [sys.executable, __file__, "--one", str(number)]
+    for one in given.file or [str(number) for number in range(len(SYSTEMS))]:
+        command = [sys.executable, __file__, "--one", one]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        rows.append(json.loads(output.splitlines()[-1]))
+        row = json.loads(output.splitlines()[-1])
+        rows.append(row)
         print(
-            f"| {system.title} | {rows[-1]['parameters'] / 1e6:.1f} | {rows[-1]['milliseconds']:.0f} "
-            f"| {rows[-1]['megabytes']} | {system.miou} | {system.source} |",
+            f"| {row['title']} | {row['parameters'] / 1e6:.1f} | {row['milliseconds']:.0f} | {row['megabytes']} "
+            f"| {row.get('miou', '')} | {row.get('source', '')} |",
             flush=True,
         )
     given.out.write_text(json.dumps(rows, indent=1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def run_command(command: str, block: Block) -> None:
     assert not redirected, f"{block}: {command}: mark the block"
     if words[1] == "train" and not {"--resume", "--print_config"} & set(words):
         words += QUICK
+        if "--out" in words:  # of the folder that every page finds, the page makes this run itself
+            shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
     try:
         main(words[1:])
     except SystemExit as stop:
