@@ -115,7 +115,7 @@ def plot(rows: list[dict[str, Any]], target: Path) -> None:
         )
         dx, dy, align = PLACES.get(row["title"], (0, 12, "center"))
         axes.annotate(
-            f"{row['title']}, {row['megabytes']} MB",
+            row["title"],
             (row["milliseconds"], row["miou"]),
             xytext=(dx, dy),
             textcoords="offset points",

@@ -31,6 +31,7 @@ ALLOWED = {"pip", "setuptools", "_distutils_hack", "pkg_resources"}  # every env
 TOLD = {  # a command that needs an extra -> the extra that its one line names
     "info deeplab_v3plus --backbone timm:resnet18": "timm",
     "predict film.mp4": "video",
+    "predict hub:me/cats photo.jpg": "hub",
     "predict picture.tif --large --longer_side 0": "large",
     "predict model.onnx photo.jpg": "export",
     "predict model.xml photo.jpg": "export",

@@ -27,14 +27,22 @@ def picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make(folder: Path) -> None:
-    """photo.jpg, photos/, my_folder/ (images, masks), runs/mine/best.safetensors, best.safetensors, deeplab.pth, ..."""
-    for name in ("photos", "my_folder/images", "my_folder/masks", "corrected"):
+    """photo.jpg, photos/, my_folder/ (images, masks), black_white/ and from_one/ (the same with other mask values),
+    runs/mine/best.safetensors, best.safetensors, deeplab.pth, ..."""
+    for name in ("photos", "my_folder/images", "my_folder/masks"):
         (folder / name).mkdir(parents=True)
     for i in range(8):
         pixels, mask = picture(i)
         Image.fromarray(pixels).save(folder / f"my_folder/images/{i}.jpg")
         Image.fromarray(mask).save(folder / f"my_folder/masks/{i}.png")
     (folder / "my_folder" / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    for name, values in (("black_white", (0, 255)), ("from_one", (1, 2))):
+        for kind in ("images", "masks"):
+            (folder / name / kind).mkdir(parents=True)
+        for i in range(4):
+            pixels, mask = picture(i)
+            Image.fromarray(pixels).save(folder / name / f"images/{i}.jpg")
+            Image.fromarray(np.array(values, np.uint8)[mask]).save(folder / name / f"masks/{i}.png")
     for i in range(2):
         Image.fromarray(picture(50 + i)[0]).save(folder / f"photos/{i}.jpg")
     pixels, mask = picture(99)

@@ -68,7 +68,7 @@ def claims() -> list[tuple[str, str]]:
     """Of each built model of the page, the lines that are said to be true of it."""
     found, built = [], ""
     for line in PAGE.read_text(encoding="utf-8").splitlines():
-        if heading := re.match(r"### .*: `model = (create_model\(.*\))`", line):
+        if heading := re.fullmatch(r"`model = (create_model\(.*\))`", line):
             built = heading[1]
         elif line.startswith("#"):
             built = ""
