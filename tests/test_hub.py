@@ -216,6 +216,20 @@ def test_the_command_line_predicts_with_it(
     assert "mobilenet_v2" in capsys.readouterr().out
 
 
+def test_what_is_written_of_it_lies_here(
+    published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores, and the search of the CRF's parameters, which goes into another file than the hub's cache."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    main(["evaluate", f"{published}@main", "scenes", "--limit", "1"])
+    assert json.loads(Path("cats_val.json").read_text())["pictures"] == 1
+    with pytest.raises(SystemExit):
+        main(["crf", "search", published, "scenes"])
+    assert f"{published}: is not written into; say with --out" in capsys.readouterr().err
+    assert sorted(path.name for path in Path().iterdir()) == ["cats_val.json"]
+
+
 def test_the_cache_serves_without_a_network(
     published: str, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,13 @@ def locate(path: str | Path) -> Path:
     return BOX_FILE if str(path) == BOX and not Path(BOX).is_file() else Path(path)
 
 
+def beside(checkpoint: str | Path) -> Path:
+    """The path whose name and folder the results of a checkpoint take: its own; here for those of the hub."""
+    if is_repository(checkpoint):
+        return Path(str(checkpoint).rpartition("/")[2].partition("@")[0])
+    return Path(checkpoint)
+
+
 def header_of(config: ModelConfig, metadata: Metadata, where: str) -> dict[str, Any]:
     """All that a file says besides its weights, as plain JSON values; `parse_header` reads it."""
     labels = metadata.labels
