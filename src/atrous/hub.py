@@ -7,11 +7,12 @@ README.md           the model card, filled from the checkpoint
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -52,6 +53,8 @@ def save_pretrained(
 ) -> None:
     """Write a model of `create_model` as a folder like a repository: weights, config.json and a model card.
 
+    Of the recipe's absolute paths only the last part is kept: what is published says nothing of a machine's folders.
+
     metadata: as in `atrous.save`. name: the card's title, the folder's by default; OWNER/NAME where it goes there.
     license: an identifier of the hub, such as "apache-2.0" or "mit"; without one the card names none.
 
@@ -59,6 +62,7 @@ def save_pretrained(
     """
     folder = Path(folder)
     metadata = metadata_of(model) if metadata is None else metadata
+    metadata = dataclasses.replace(metadata, recipe=_without_folders(metadata.recipe))
     there = [folder / file for file in (WEIGHTS, CONFIG, CARD) if (folder / file).exists()]
     if there and not overwrite:
         raise InputError(f"{there[0]}: exists already; give another folder, or overwrite=True")
@@ -103,7 +107,7 @@ def card(
     metadata = metadata_of(model) if metadata is None else metadata
     parameters = sum(weights.numel() for weights in model.parameters()) / 1e6
     names, scores = metadata.labels.names, metadata.scores
-    data = str(metadata.recipe.get("data") or "").rstrip("/").split("/")[-1] or "unknown"
+    data = str(_without_folders(metadata.recipe).get("data") or "unknown")
     front: dict[str, Any] = {
         "library_name": "atrous",
         "pipeline_tag": "image-segmentation",
@@ -126,7 +130,7 @@ def card(
         *_table_of(scores, names),
     ]
     if metadata.recipe:
-        recipe = {key: value for key, value in metadata.recipe.items() if key not in ("out", "init", "data")}
+        recipe = _without_folders({key: value for key, value in metadata.recipe.items() if key != "out"})
         lines += ["## Training\n", f"```yaml\n{yaml.safe_dump(recipe, sort_keys=False)}```\n"]
     lines.append(f"Written by atrous {__version__}.\n")
     return "\n".join(lines)
@@ -165,6 +169,19 @@ def _table_of(scores: dict[str, Any], names: tuple[str, ...]) -> list[str]:
         f"Mean IoU {scores['miou']:.3f}{accuracy} ({measured}).\n",
         "\n".join(["| class | IoU |", "|---|---:|", *rows]) + "\n",
     ]
+
+
+def _without_folders(value: Any) -> Any:
+    """Absolute paths, wherever they are in a recipe, become their last part."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(item) for item in value]
+    if isinstance(value, str) and (
+        PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+    ):
+        return PureWindowsPath(value).name
+    return value
 
 
 def _write(path: Path, text: str) -> None:

@@ -91,6 +91,14 @@ def test_an_unmarked_block_that_cannot_be_run_fails(tmp_path: Path) -> None:
         BLOCKS.run(first, {})
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    import tomllib
+
+    settings = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    listed = set(re.findall(r"'(\w+\.md)'", str(settings["nav"])))
+    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     """Files and headings that a page links to are there."""
