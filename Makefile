@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint slow checkpoints clean
+.PHONY: demo test lint slow docs checkpoints clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml constraints.txt
@@ -28,6 +28,15 @@ lint: $(READY)
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+# docs/ as a site, in site/; a broken link is an error. The recipes that docs/recipes.md links to lie beside it.
+docs: $(READY)
+	@$(BIN)/python -c 'import zensical, mkdocstrings_handlers.python' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/zensical build --strict --clean
+	mkdir -p site/recipes && cp recipes/*.yaml site/recipes/
+	sed -i.bak 's#href="\.\./recipes/#href="recipes/#g' site/recipes.html && rm site/recipes.html.bak
+	@echo "open site/index.html"
+
 # every parity test, and the table of docs/checkpoints.md from what they found
 checkpoints: $(READY)
 	rm -rf build/proofs
@@ -35,4 +44,4 @@ checkpoints: $(READY)
 	$(BIN)/python tests/parity/write_checkpoints_md.py build/proofs
 
 clean:
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site .cache src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

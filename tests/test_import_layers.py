@@ -13,12 +13,12 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 ROOMS = [
     "version errors",
     "layers data.labels config metrics schedule crf",
-    "losses tiling upsampling_kernels download protocols processes boundary stream launch batch_norm depthwise dilated "
-    "ema fake_quantize",
+    "losses tiling upsampling_kernels download repository protocols processes boundary stream launch batch_norm "
+    "depthwise dilated ema fake_quantize",
     "upsampling backbones data visualize quick_gradients",
     "finding models batches raster",
     "checkpoint info",
-    "importers runtimes",
+    "importers runtimes hub",
     "predict objective",
     "evaluation tuning results large_job",
     "segment_files video run quantize benchmark",

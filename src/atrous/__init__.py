@@ -24,10 +24,12 @@ _HOMES = {
     "InputError": "errors",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", "hub", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "hub":
+        return importlib.import_module("atrous.hub")
     if name not in _HOMES:
         raise AttributeError(f"module 'atrous' has no attribute {name!r}")
     return getattr(importlib.import_module(f"atrous.{_HOMES[name]}"), name)

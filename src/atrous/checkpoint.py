@@ -21,6 +21,7 @@ from atrous.config import ModelConfig, Normalization, Protocol, from_dict, to_di
 from atrous.data.labels import Labels
 from atrous.errors import InputError
 from atrous.models import Model, build_model
+from atrous.repository import bring, is_repository
 
 FORMAT = "1"
 FOREIGN = "; a checkpoint of another project is brought here by `atrous import FILE`"
@@ -65,8 +66,17 @@ def save(
 
 
 def locate(path: str | Path) -> Path:
-    """The file of a checkpoint: a path, or "box" for the model that the package brings."""
+    """The file of a checkpoint: a path, "box" for the model that the package brings, or hub:OWNER/NAME."""
+    if is_repository(path):
+        return bring(path)
     return BOX_FILE if str(path) == BOX and not Path(BOX).is_file() else Path(path)
+
+
+def beside(checkpoint: str | Path) -> Path:
+    """The path whose name and folder the results of a checkpoint take: its own; here for those of the hub."""
+    if is_repository(checkpoint):
+        return Path(str(checkpoint).rpartition("/")[2].partition("@")[0])
+    return Path(checkpoint)
 
 
 def header_of(config: ModelConfig, metadata: Metadata, where: str) -> dict[str, Any]:
@@ -88,7 +98,8 @@ def header_of(config: ModelConfig, metadata: Metadata, where: str) -> dict[str, 
 def load(path: str | Path = BOX) -> Model:
     """Rebuild the model of a checkpoint, in eval mode on the CPU, with its `metadata`.
 
-    path: a file, or "box": the model that the package brings (background and eleven classes of VOC 2012).
+    path: a file, "box": the model that the package brings (background and eleven classes of VOC 2012), or
+    "hub:OWNER/NAME": one of the Hugging Face hub.
     InputError where the file is missing, truncated, or no checkpoint of this package.
     """
     path = locate(path)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from atrous.backbones.resnet import Bottleneck, ResNet
 from atrous.info import _on_meta, describe
-from atrous.models import Model, create_model
+from atrous.models import MODELS, Model, create_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "papers.md"
 BEGIN, END = "<!-- begin: proof table -->", "<!-- end: proof table -->"
@@ -60,6 +62,53 @@ KNOWN = {"v3+ ResNet-101": 0.015, "v3 MobileNetV2 0.5, no atrous branches": 0.01
 def test_the_page_says_what_the_code_does() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert table() in text, f"{PAGE.name} is behind: python {Path(__file__).relative_to(PAGE.parents[1])}"
+
+
+def claims() -> list[tuple[str, str]]:
+    """Of each built model of the page, the lines that are said to be true of it."""
+    found, built = [], ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if heading := re.fullmatch(r"`model = (create_model\(.*\))`", line):
+            built = heading[1]
+        elif line.startswith("#"):
+            built = ""
+        elif built and (claim := re.match(r"\| .* \| `(model.*|.*model.*)` \|$", line)):
+            found.append((built, claim[1]))
+    return found
+
+
+@pytest.mark.parametrize(("built", "claim"), claims())
+def test_what_the_page_says_of_a_built_model_is_true(built: str, claim: str) -> None:
+    with torch.device("meta"):
+        model = eval(built, {"create_model": create_model})
+    assert eval(claim, {"model": model}) is True
+
+
+def test_the_page_has_claims_for_every_model() -> None:
+    built = {claim[0] for claim in claims()}
+    assert all(any(f'"{name}"' in each for each in built) for name in MODELS)
+    rows = PAGE.read_text(encoding="utf-8").count("| `model") + PAGE.read_text(encoding="utf-8").count("| `[")
+    assert len(claims()) >= rows  # no line of the tables is passed over
+
+
+def test_every_symbol_of_the_page_is_there() -> None:
+    """`module.Class.attribute` below atrous, as the table of sections names them."""
+    text = PAGE.read_text(encoding="utf-8")
+    rooms = "layers|backbones|models|crf|losses|info"
+    symbols = set(re.findall(rf"`((?:{rooms})(?:\.\w+)+)", text))
+    assert len(symbols) > 15
+    for symbol in symbols:
+        parts = symbol.split(".")
+        for length in range(len(parts), 0, -1):
+            try:
+                thing: Any = importlib.import_module(".".join(["atrous", *parts[:length]]))
+            except ModuleNotFoundError:
+                continue
+            for name in parts[length:]:
+                thing = getattr(thing, name)
+            break
+    named = re.findall(r"recipes/(\w+)\.yaml", text)
+    assert all((PAGE.parents[1] / "recipes" / f"{name}.yaml").is_file() for name in named)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)

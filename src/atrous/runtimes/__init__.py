@@ -29,7 +29,7 @@ def load(path: str | Path = checkpoint.BOX) -> nn.Module:
 
     InputError where it is missing or damaged, or its runtime is not installed.
     """
-    path = Path(path)
+    path = checkpoint.locate(path)
     if path.suffix not in FILES:
         return checkpoint.load(path)
     if not path.is_file():

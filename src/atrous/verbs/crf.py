@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from atrous.errors import InputError
 from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
 
@@ -73,11 +74,16 @@ def run(given: Namespace) -> None:
 
 def search(given: Namespace) -> None:
     from atrous import terminal, tuning
+    from atrous.checkpoint import beside, locate
     from atrous.data import open_dataset
 
-    source = Path(given.checkpoint)
+    source, near = locate(given.checkpoint), beside(given.checkpoint)
+    if source != near and not given.out:
+        raise InputError(
+            f"{given.checkpoint}: is not written into; say with --out where the best parameters go"
+        )
     target = Path(given.out or source)
-    folder = Path(given.cache or source.with_name(f"{source.stem}_crf_search"))
+    folder = Path(given.cache or near.with_name(f"{near.stem}_crf_search"))
     terminal.check_writable(target.parent)
     terminal.check_writable(folder)
     predictor = make_predictor(given)
@@ -94,7 +100,9 @@ def search(given: Namespace) -> None:
         )
     terminal.say(found.table())
     if found.best_miou <= found.plain:
-        terminal.say(f"no CRF is better than none here (mIoU {found.plain:.4f}); {source} stays as it is")
+        terminal.say(
+            f"no CRF is better than none here (mIoU {found.plain:.4f}); {given.checkpoint} stays as it is"
+        )
         return
     about = {"data": str(given.data), "split": given.split, "pictures": min(given.pictures, len(data))}
     tuning.write_best(source, target, found, given.iterations, about)

@@ -41,6 +41,7 @@ def arguments(words: Sequence[str]) -> Parser:
 
 def run(given: Namespace) -> None:
     from atrous import evaluation, processes, terminal
+    from atrous.checkpoint import beside
     from atrous.data import open_dataset
 
     if given.batch_size < 1:
@@ -48,11 +49,10 @@ def run(given: Namespace) -> None:
     trimap = widths(given.trimap)
     predictor = make_predictor(given)
     data = open_dataset(given.data, split=given.split, format=given.format, **given.data_options)
-    checkpoint = Path(given.checkpoint)
     first = processes.rank() == 0
     if first:
         terminal.say(
-            f"{checkpoint} on {given.data} ({given.split}, {len(data)} pictures): {predictor.protocol}"
+            f"{given.checkpoint} on {given.data} ({given.split}, {len(data)} pictures): {predictor.protocol}"
         )
     with processes.together(), terminal.Bar("evaluate") as bar:
         metrics = evaluation.evaluate(
@@ -72,9 +72,10 @@ def run(given: Namespace) -> None:
     terminal.say(evaluation.summary(metrics))
     if warning := evaluation.collapsed(metrics):
         terminal.say(f"warning: {warning}")
-    path = Path(given.json) if given.json else checkpoint.with_name(f"{checkpoint.stem}_{given.split}.json")
+    near = beside(given.checkpoint)
+    path = Path(given.json) if given.json else near.with_name(f"{near.stem}_{given.split}.json")
     evaluation.write_json(
-        path, metrics, predictor, checkpoint=str(checkpoint), data=given.data, split=given.split
+        path, metrics, predictor, checkpoint=str(given.checkpoint), data=given.data, split=given.split
     )
     terminal.say(f"scores {path}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -28,12 +27,13 @@ def arguments(words: Sequence[str]) -> Parser:
 
 def run(given: Namespace) -> None:
     from atrous import terminal
-    from atrous.checkpoint import load
+    from atrous.checkpoint import load, locate
     from atrous.info import describe, table
     from atrous.models import create_model
 
-    if Path(given.model).is_file():
-        model = load(given.model)
+    path = locate(given.model)
+    if path.is_file():
+        model = load(path)
     else:
         model = create_model(
             given.model,

@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
+from atrous.repository import is_repository
 from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
 BOX = "box"  # the model that the package brings, see `checkpoint.BOX`
@@ -24,7 +25,8 @@ def arguments(words: Sequence[str]) -> Parser:
         "pictures",
         nargs="+",
         metavar="[CHECKPOINT] PICTURE",
-        help="file that `atrous train`, `import` or `export` wrote (without one: the model that the package brings); "
+        help="file that `atrous train`, `import` or `export` wrote, or hub:OWNER/NAME (without one: the model that the "
+        "package brings); "
         "then pictures, folders, globs, lists of files (.txt), or a video",
     )
     parser.add_argument("--out", help="folder for the results, or file of the video (default: predictions)")
@@ -63,7 +65,7 @@ def run(given: Namespace) -> None:
 def split_checkpoint(words: Sequence[str]) -> tuple[str, list[str]]:
     """The model that the first word names, "box" where it is a picture already, and the pictures."""
     first, *rest = words
-    if first != BOX and Path(first).suffix.lower() not in OURS + THEIRS:
+    if first != BOX and not is_repository(first) and Path(first).suffix.lower() not in OURS + THEIRS:
         return BOX, list(words)
     if not rest:
         raise InputError(f"which pictures? {first} is the model: give pictures or folders after it")

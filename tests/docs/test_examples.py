@@ -1,0 +1,132 @@
+"""The scripts of examples/ run, and what they print is right."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import atrous
+from atrous.checkpoint import Metadata
+from atrous.data import SCENES, Labels
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ELSEWHERE = {  # what runs them
+    "demo.py": "`make demo`",
+    "make_box.py": "needs data: VOC",
+    "papers_row.py": "here, with weights that nobody trained",
+}
+
+
+def run(name: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_every_example_is_run() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    for script in EXAMPLES.glob("*.py"):
+        assert script.name in ELSEWHERE or f'run("{script.name}"' in here, script.name
+
+
+def test_predict_array(
+    photo: Path, scene_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("predict_array.py", photo, scene_checkpoint, monkeypatch=monkeypatch)
+    shares = [float(share) for share in re.findall(r"([\d.]+)% of the picture", capsys.readouterr().out)]
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+
+
+def test_train_on_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for i in range(10):
+        mask = np.zeros((40, 56), np.uint8)
+        mask[:, : 20 + i] = 1
+        pixels = mask[..., None] * 150 + rng.integers(0, 60, (40, 56, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / "images" / f"{i}.png")
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{i}.png")
+    run("train_on_folder.py", tmp_path / "data", tmp_path / "run", 2, monkeypatch=monkeypatch)
+    with Image.open(tmp_path / "run" / "first_of_val.png") as labels:
+        assert labels.size == (56, 40)
+    predictor = atrous.Predictor(tmp_path / "run" / "best.safetensors")
+    miou = atrous.evaluate(predictor, atrous.open_dataset(tmp_path / "data", split="val")).miou
+    assert f"mIoU {miou:.3f}" in capsys.readouterr().out
+
+
+def test_own_decoder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run("own_decoder.py", monkeypatch=monkeypatch)
+    printed = capsys.readouterr().out
+    assert "logits (2, 5, 65, 97)" in printed
+    assert float(printed.split("loss ")[1].split(";")[0]) == pytest.approx(
+        np.log(5), abs=0.7
+    )  # nothing learnt yet
+
+
+def test_crf_on_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A half that is dark and a half that is light, with scores a few pixels off: the edge moves to the picture's."""
+    image = np.zeros((32, 40, 3), np.uint8)
+    image[:, 20:] = 200
+    right = (np.arange(40) >= 23).astype(np.float32)[None].repeat(32, 0) * 0.6 + 0.2
+    Image.fromarray(image).save(tmp_path / "p.png")
+    np.save(tmp_path / "s.npy", np.stack([1 - right, right]))
+    run("crf_on_scores.py", tmp_path / "p.png", tmp_path / "s.npy", tmp_path, monkeypatch=monkeypatch)
+    after = np.asarray(Image.open(tmp_path / "after.png"))
+    assert (after == (np.arange(40) >= 20)).all()
+    assert f"{3 / 40:.2%}" in capsys.readouterr().out
+
+
+def test_near_boundaries(
+    scene_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("near_boundaries.py", scene_checkpoint, "scenes", 2, monkeypatch=monkeypatch)
+    plain = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("network"))
+    data = atrous.open_dataset("scenes", split="val")
+    metrics = atrous.evaluate(atrous.Predictor(scene_checkpoint), data, 2, trimap=(5,))
+    assert f"{metrics.trimap_miou[5]:.3f}" == plain.split()[3]
+    assert f"{metrics.miou:.3f}" == plain.split()[-1]
+
+
+def test_crf_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The CRF raises the accuracy of the drawn scores by more than five points, as the page says."""
+    run("crf_pictures.py", tmp_path, monkeypatch=monkeypatch)
+    figures = {
+        line[:28].strip(): float(line[28:]) for line in capsys.readouterr().out.splitlines() if line.strip()
+    }
+    assert figures["10 iterations"] > figures["scores"] + 0.05
+    assert figures["scores"] < figures["1 iteration"] < figures["3 iterations"]
+    assert len(list(tmp_path.glob("*.jpg"))) == 3
+
+
+def test_papers_row(
+    scene_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    test = atrous.open_dataset("scenes", split="test", length=15)
+    monkeypatch.setattr(atrous, "open_dataset", lambda *_, **__: test)
+    v1 = atrous.create_model("deeplab_v1", "mobilenet_v2", num_classes=9, width=0.25)
+    atrous.save(v1, tmp_path / "v1.safetensors", Metadata(Labels(SCENES.names, SCENES.palette)))
+    run(
+        "papers_row.py",
+        tmp_path / "v1.safetensors",
+        scene_checkpoint,
+        tmp_path / "row.png",
+        monkeypatch=monkeypatch,
+    )
+    miou = atrous.evaluate(atrous.Predictor(tmp_path / "v1.safetensors"), test).miou
+    assert f"DeepLab v1 {miou:.3f}" in capsys.readouterr().out
+    assert (tmp_path / "row.png").is_file()
