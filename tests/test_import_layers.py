@@ -16,8 +16,8 @@ ROOMS = [
     "losses tiling upsampling_kernels download protocols processes boundary stream launch batch_norm depthwise ema "
     "fake_quantize",
     "upsampling backbones data visualize",
-    "finding models batches raster",
-    "checkpoint info",
+    "finding models batches raster polygons",
+    "checkpoint info pre_annotations",
     "importers runtimes",
     "predict objective",
     "evaluation tuning results large_job",

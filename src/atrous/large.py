@@ -26,7 +26,7 @@ from atrous.large_job import Job
 from atrous.predict import Predictor
 from atrous.raster import Raster, open_raster, picture_size
 from atrous.raster.base import needed
-from atrous.results import Record
+from atrous.results import Outputs, Record
 from atrous.segment_files import Outcome
 from atrous.tiling import Axis, parts, slide_in_blocks
 
@@ -142,7 +142,7 @@ def segment_large_files(
     record: Record,
     outcome: Outcome,
     *,
-    probabilities: bool = False,
+    outputs: Outputs = Outputs(),  # noqa: B008
     overwrite: bool = False,
     resume: bool = False,
     upright: bool = True,
@@ -154,11 +154,10 @@ def segment_large_files(
     """
     if not pictures:
         return
-    if probabilities:
+    if outputs.need_probabilities:
+        flag = "--probabilities" if outputs.probabilities else "--polygons"
         first = next(iter(pictures.values()))
-        raise InputError(
-            f"{first}: the probabilities of a large picture are not kept: leave out --probabilities"
-        )
+        raise InputError(f"{first}: the probabilities of a large picture are not kept: leave out {flag}")
     protocol = window_protocol(predictor)
     record.open()
     try:
