@@ -24,7 +24,7 @@ ROOMS = [
     "segment_files video run quantize benchmark",
     "optimizer state large",
     "train",
-    "terminal",
+    "terminal app",
     "verbs",
     "cli",
     "__main__ __init__",

@@ -129,7 +129,7 @@ def category_ids(names: Sequence[str]) -> dict[int, int]:
 
 def coco_file(parts: Iterable[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """One COCO file of the parts of all pictures, which are numbered in their order."""
-    images, annotations = [], []
+    images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for number, part in enumerate(parts, start=1):
         images.append({"id": number, **part["image"]})
         for annotation in part["annotations"]:
