@@ -13,49 +13,59 @@ from PIL import Image
 
 from atrous.data.labels import Labels
 from atrous.errors import InputError
+from atrous.finding import result_endings
 from atrous.predict import Segmentation
-from atrous.visualize import overlay
+from atrous.visualize import STYLE, Style, draw
 
 Writer = Callable[[Path], None]
 
 
 def write_segmentation(
-    result: Segmentation, image: NDArray[np.uint8], folder: Path, name: str, overwrite: bool = False
+    result: Segmentation,
+    image: NDArray[np.uint8],
+    folder: Path,
+    name: str,
+    overwrite: bool = False,
+    style: Style = STYLE,
 ) -> list[Path]:
-    """Write NAME.png (class indices with the palette), NAME_overlay.png and, where there are, NAME_probabilities.npy.
+    """Write NAME.png (class indices with the data set's palette), the picture for people, NAME_overlay.png or as its
+    view is called, and, where there are, NAME_probabilities.npy.
 
     Files are written beside and renamed. InputError where one exists already, unless `overwrite`.
     """
     if not overwrite:
-        refuse_existing(folder, name, result.probabilities is not None)
-    written = write_beside(result, image, folder, name)
+        refuse_existing(folder, name, result.probabilities is not None, style)
+    written = write_beside(result, image, folder, name, style)
     put_in_place(written)
     return list(written)
 
 
-def result_files(folder: Path, name: str, probabilities: bool = False) -> list[Path]:
+def result_files(folder: Path, name: str, probabilities: bool = False, style: Style = STYLE) -> list[Path]:
     """The files that belong to a picture."""
-    endings = (".png", "_overlay.png", *(("_probabilities.npy",) if probabilities else ()))
+    indices, drawn, scores = result_endings(style.view)
+    endings = (f"{indices}.png", f"{drawn}.png", *((f"{scores}.npy",) if probabilities else ()))
     return [folder / f"{name}{ending}" for ending in endings]
 
 
-def refuse_existing(folder: Path, name: str, probabilities: bool = False) -> None:
+def refuse_existing(folder: Path, name: str, probabilities: bool = False, style: Style = STYLE) -> None:
     """InputError where a result exists already."""
-    for path in result_files(folder, name, probabilities):
+    for path in result_files(folder, name, probabilities, style):
         if path.exists():
             raise InputError(f"{path}: exists already; give another --out, or --overwrite")
 
 
-def write_beside(result: Segmentation, image: NDArray[np.uint8], folder: Path, name: str) -> dict[Path, Path]:
+def write_beside(
+    result: Segmentation, image: NDArray[np.uint8], folder: Path, name: str, style: Style = STYLE
+) -> dict[Path, Path]:
     """Write the files of a picture under passing names; {file: its passing name} for `put_in_place`."""
     labels = Labels(result.names, result.palette)
     writers: list[Writer] = [
         index_png(result).save,
-        Image.fromarray(overlay(image, result.labels, labels)).save,
+        Image.fromarray(draw(image, result.labels, labels, style)).save,
     ]
     if (scores := result.probabilities) is not None:
         writers.append(lambda path: np.save(path, scores))
-    files = result_files(folder, name, result.probabilities is not None)
+    files = result_files(folder, name, result.probabilities is not None, style)
     beside = {path: path.with_name(f".part-{path.name}") for path in files}  # a later job takes the same
     files[0].parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -23,6 +23,7 @@ from atrous.errors import InputError
 from atrous.predict import Predictor, Segmentation
 from atrous.results import Record, put_in_place, refuse_existing, result_files, write_beside
 from atrous.stream import ahead, buckets
+from atrous.visualize import STYLE, Style
 
 BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
 
@@ -54,14 +55,16 @@ def segment_files(
     overwrite: bool = False,
     resume: bool = False,
     upright: bool = True,
+    style: Style = STYLE,
     threads: int | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Outcome:
     """Segment `pictures` (name -> file) into `folder`; those that cannot be read do not stop the rest.
 
     batch_size: pictures of one size that go through the network together. resume: leave out what `record` says is
-    finished, and write what was begun anew. progress(done, of, name) is called after each. A result that exists
-    is never replaced without `overwrite`, and a picture that would be replaced by its own result never.
+    finished, and write what was begun anew. style: of the picture for people.
+    progress(done, of, name) is called after each. A result that exists is never replaced without `overwrite`, and a
+    picture that would be replaced by its own result never.
     """
     threads = threads or min(4, os.cpu_count() or 1)
     outcome = Outcome()
@@ -71,11 +74,11 @@ def segment_files(
     outcome.skipped = len(pictures) - len(names)
 
     def load(name: str) -> Loaded:
-        for path in result_files(folder, name, probabilities):
+        for path in result_files(folder, name, probabilities, style):
             if path.exists() and path.samefile(pictures[name]):
                 raise InputError(f"{path}: is a picture to predict; give another --out")
         if not overwrite and not (resume and name in record.begun):
-            refuse_existing(folder, name, probabilities)
+            refuse_existing(folder, name, probabilities, style)
         notes: list[str] = []
         return Loaded(name, read_image(pictures[name], upright, notes), notes)
 
@@ -106,7 +109,7 @@ def segment_files(
 
     def write(pair: tuple[Loaded, Segmentation]) -> dict[Path, Path]:
         loaded, result = pair
-        unnamed[loaded.name] = write_beside(result, loaded.image, folder, loaded.name)
+        unnamed[loaded.name] = write_beside(result, loaded.image, folder, loaded.name, style)
         return unnamed[loaded.name]
 
     record.open()

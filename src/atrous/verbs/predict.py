@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
-from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
+from atrous.verbs.parser import (
+    Parser,
+    add_protocol_arguments,
+    add_style_arguments,
+    make_predictor,
+    make_style,
+)
 
 BOX = "box"  # the model that the package brings, see `checkpoint.BOX`
 OURS = ".safetensors .onnx .xml .pt2".split()
@@ -43,6 +50,7 @@ def arguments(words: Sequence[str]) -> Parser:
     parser.add_argument(
         "--smoothing", type=float, default=0.0, help="of a video: share of the frames before, 0 to below 1"
     )
+    add_style_arguments(parser)
     add_protocol_arguments(parser)
     return parser
 
@@ -87,8 +95,9 @@ def predict_pictures(given: Namespace) -> None:
         raise InputError("--smoothing is for a video")
     allow_pixels(given.max_pixels)
     folder = Path(given.out or "predictions")
+    style = make_style(given)
     which, of = shard(given.shard)
-    pictures = part_of(find_pictures(given.pictures, leave_out=folder), which, of)
+    pictures = part_of(find_pictures(given.pictures, leave_out=folder, view=style.view), which, of)
     terminal.check_writable(folder)
     predictor = make_predictor(given)
     settings = {
@@ -96,6 +105,7 @@ def predict_pictures(given: Namespace) -> None:
         "protocol": to_dict(predictor.protocol),
         "probabilities": given.probabilities,
         "as_stored": given.as_stored,
+        "style": to_dict(style),
     }
     rank, count = processes.rank(), processes.count()
     record = Record(
@@ -115,6 +125,7 @@ def predict_pictures(given: Namespace) -> None:
                 overwrite=given.overwrite,
                 resume=given.resume,
                 upright=not given.as_stored,
+                style=style,
                 progress=bar.show if rank == 0 else None,
             )
             segment_large_files(
@@ -127,6 +138,7 @@ def predict_pictures(given: Namespace) -> None:
                 overwrite=given.overwrite,
                 resume=given.resume,
                 upright=not given.as_stored,
+                style=style,
                 progress=bar.stage if rank == 0 else None,
             )
         broken, notes = processes.collect(outcome.broken), processes.collect(outcome.notes)
@@ -167,8 +179,9 @@ def predict_video(given: Namespace) -> None:
         raise InputError(f"--out {target}: wanted a folder or a name that ends in {' '.join(TARGETS)}")
     terminal.check_writable(target.parent)
     predictor = make_predictor(given)
+    style = replace(make_style(given), names=False, legend=False)
     with terminal.Bar("predict") as bar:
-        result = segment_video(predictor, source, target, given.smoothing, given.overwrite, bar.show)
+        result = segment_video(predictor, source, target, given.smoothing, given.overwrite, bar.show, style)
     for note in result.notes:
         terminal.say(note)
     smoothing = f", smoothing {given.smoothing:g}" if given.smoothing else ""
