@@ -13,9 +13,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 ROOMS = [
     "version errors",
     "layers data.labels config metrics schedule crf",
-    "losses tiling upsampling_kernels download protocols processes boundary stream launch batch_norm depthwise ema "
-    "fake_quantize",
-    "upsampling backbones data visualize",
+    "colours losses tiling upsampling_kernels download protocols processes boundary stream launch batch_norm depthwise "
+    "ema fake_quantize",
+    "upsampling backbones data lettering",
+    "visualize",
     "finding models batches raster polygons",
     "checkpoint info pre_annotations",
     "importers runtimes",

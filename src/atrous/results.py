@@ -14,19 +14,21 @@ from PIL import Image
 
 from atrous.data.labels import Labels
 from atrous.errors import InputError
+from atrous.finding import result_endings
 from atrous.pre_annotations import PolygonOptions, annotate, part_file, picture_name
 from atrous.predict import Segmentation
-from atrous.visualize import overlay
+from atrous.visualize import STYLE, Style, draw
 
 Writer = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written for a picture beside its mask and overlay."""
+    """What is written for a picture beside its mask, and how the picture for people is drawn."""
 
     probabilities: bool = False
     polygons: PolygonOptions | None = None
+    style: Style = STYLE
 
     @property
     def need_probabilities(self) -> bool:
@@ -34,22 +36,30 @@ class Outputs:
 
 
 def write_segmentation(
-    result: Segmentation, image: NDArray[np.uint8], folder: Path, name: str, overwrite: bool = False
+    result: Segmentation,
+    image: NDArray[np.uint8],
+    folder: Path,
+    name: str,
+    overwrite: bool = False,
+    style: Style = STYLE,
 ) -> list[Path]:
-    """Write NAME.png (class indices with the palette), NAME_overlay.png and, where there are, NAME_probabilities.npy.
+    """Write NAME.png (class indices with the data set's palette), the picture for people, NAME_overlay.png or as its
+    view is called, and, where there are, NAME_probabilities.npy.
 
     Files are written beside and renamed. InputError where one exists already, unless `overwrite`.
     """
+    outputs = Outputs(result.probabilities is not None, style=style)
     if not overwrite:
-        refuse_existing(folder, name, Outputs(result.probabilities is not None))
-    written = write_beside(result, image, folder, name, Outputs(result.probabilities is not None))
+        refuse_existing(folder, name, outputs)
+    written = write_beside(result, image, folder, name, outputs)
     put_in_place(written)
     return list(written)
 
 
 def result_files(folder: Path, name: str, outputs: Outputs) -> list[Path]:
     """The files that belong to a picture."""
-    endings = (".png", "_overlay.png", *(("_probabilities.npy",) if outputs.probabilities else ()))
+    indices, drawn, scores = result_endings(outputs.style.view)
+    endings = (f"{indices}.png", f"{drawn}.png", *((f"{scores}.npy",) if outputs.probabilities else ()))
     polygons = outputs.polygons
     return [
         *(folder / f"{name}{ending}" for ending in endings),
@@ -79,7 +89,7 @@ def write_beside(
     labels = Labels(result.names, result.palette)
     writers: list[Writer] = [
         index_png(result).save,
-        Image.fromarray(overlay(image, result.labels, labels)).save,
+        Image.fromarray(draw(image, result.labels, labels, outputs.style)).save,
     ]
     scores, polygons = result.probabilities, outputs.polygons
     if outputs.probabilities and scores is not None:

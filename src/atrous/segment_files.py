@@ -60,8 +60,9 @@ def segment_files(
     """Segment `pictures` (name -> file) into `folder`; those that cannot be read do not stop the rest.
 
     batch_size: pictures of one size that go through the network together. resume: leave out what `record` says is
-    finished, and write what was begun anew. progress(done, of, name) is called after each. A result that exists
-    is never replaced without `overwrite`, and a picture that would be replaced by its own result never.
+    finished, and write what was begun anew. outputs: what is written, and how.
+    progress(done, of, name) is called after each. A result that exists is never replaced without `overwrite`, and a
+    picture that would be replaced by its own result never.
     """
     threads = threads or min(4, os.cpu_count() or 1)
     outcome = Outcome()

@@ -83,7 +83,7 @@ def test_bad_uploads_are_one_line(address: str, tmp_path: Path) -> None:
     (tmp_path / "heavy.bmp").write_bytes(bytes(2_100_000))
     for name, message in (
         ("broken.jpg", "broken.jpg: not a picture"),
-        ("many.png", "1,500,000 pixels; pictures up to 1,000,000"),
+        ("many.png", "many.png: too many pixels; pictures up to 1,000,000"),
         ("heavy.bmp", "exceed|413|too large|size"),
     ):
         with pytest.raises(Exception, match=message) as caught:

@@ -14,21 +14,27 @@ from PIL import Image
 from atrous.app.work import Scores, Upload, confidence, shares
 from atrous.data.labels import Labels
 from atrous.predict import Segmentation
-from atrous.visualize import colourize, overlay
+from atrous.visualize import VIEWS as ALL_VIEWS
+from atrous.visualize import in_palette, overlay
 
 Picture = NDArray[np.uint8]
 
-VIEWS = ("overlay", "mask")
+VIEWS = ("overlay", "outline", "mask")
 
 
 def before_after(
     upload: Upload, result: Segmentation, view: str = "overlay", opacity: float = 0.55
 ) -> tuple[Picture, Picture]:
     """The picture, and its classes: over it, or alone."""
-    labels = Labels(result.names, result.palette)
-    if view == "mask":
-        return upload.image, colourize(result.labels, labels)
-    return upload.image, overlay(upload.image, result.labels, labels, opacity)
+    labels = shown_labels(result)
+    if view == "overlay":
+        return upload.image, overlay(upload.image, result.labels, labels, opacity)
+    return upload.image, ALL_VIEWS[view](upload.image, result.labels, labels)
+
+
+def shown_labels(result: Segmentation) -> Labels:
+    """The classes in colours that stay apart, for colour-blind people too."""
+    return in_palette(Labels(result.names, result.palette), "safe")
 
 
 def hover_picture(result: Segmentation) -> Picture:
@@ -44,17 +50,18 @@ def percent(share: float) -> str:
 
 def legend(scores: Scores, result: Segmentation) -> str:
     """HTML: the classes with their shares; for page.js, what is at each pixel."""
+    palette = [f"rgb{tuple(colour)}" for colour in shown_labels(result).palette]
     rows = "".join(
-        f'<li data-class="{share.number}"><span class="swatch" style="background:rgb{share.colour}"></span>'
+        f'<li data-class="{share.number}"><span class="swatch" style="background:{palette[share.number]}"></span>'
         f'<span class="name">{html.escape(share.name)}</span>'
-        f'<span class="bar"><i style="width:{100 * share.share:.1f}%;background:rgb{share.colour}"></i></span>'
+        f'<span class="bar"><i style="width:{100 * share.share:.1f}%;background:{palette[share.number]}"></i></span>'
         f'<span class="share">{percent(share.share)}</span></li>'
         for share in shares(result)
     )
     file = io.BytesIO()
     Image.fromarray(hover_picture(result)).save(file, "PNG", compress_level=1)
     names = html.escape(json.dumps(list(result.names)))
-    colours = html.escape(json.dumps([f"rgb{tuple(colour)}" for colour in result.palette]))
+    colours = html.escape(json.dumps(palette))
     return (
         f'<div class="legend" data-names="{names}" data-colours="{colours}" '
         f'data-pixels="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

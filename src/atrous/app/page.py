@@ -9,6 +9,7 @@ writes. The models are shared, and only read.
 
 from __future__ import annotations
 
+import os
 import socket
 import tempfile
 import threading
@@ -23,7 +24,6 @@ from atrous.app import drawing, work
 from atrous.app.offline import CONTENT_SECURITY, import_gradio
 from atrous.app.work import Limits, Models, Scores, Upload, Wish
 from atrous.crf import DenseCRF
-from atrous.data.pictures import allow_pixels
 from atrous.data.scenes import draw_scene
 from atrous.errors import InputError
 from atrous.predict import Segmentation
@@ -313,11 +313,20 @@ def _add_api(
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    def refine(mine: Work | None, *tuned: Any) -> tuple[Any, ...]:
+    def refine(
+        mine: Work | None,
+        crf: bool,
+        iter_max: float,
+        bi_w: float,
+        bi_xy_std: float,
+        bi_rgb_std: float,
+        pos_w: float,
+        pos_xy_std: float,
+    ) -> tuple[Any, ...]:
         if mine is None:
             raise gr.Error("call segment first: refine works on its scores", print_exception=False)
         try:
-            return answer(mine, _crf(*tuned))
+            return answer(mine, _crf(crf, iter_max, bi_w, bi_xy_std, bi_rgb_std, pos_w, pos_xy_std))
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
@@ -373,7 +382,6 @@ def serve(models: Models, limits: Limits, host: str = "127.0.0.1", port: int = 7
     from starlette.middleware import Middleware
 
     port = free_port(host, port)
-    allow_pixels(limits.pixels)
     with tempfile.TemporaryDirectory(prefix="atrous-app-") as folder:
         page = build(models, limits, draw_samples(Path(folder)))
         page.launch(
@@ -406,7 +414,8 @@ def free_port(host: str, port: int) -> int:
             found: int = listening.getsockname()[1]
             return found
     except (OSError, OverflowError) as error:
-        raise InputError(f"{host}:{port}: {getattr(error, 'strerror', error)}: give another --port") from None
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise InputError(f"{host}:{port}: {why}: give another --port") from None
 
 
 class OwnServerOnly:

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.data.labels import Colour, Labels
+from atrous.data.labels import Labels
 from atrous.data.pictures import read_image
 from atrous.errors import InputError, choose
 from atrous.pre_annotations import PolygonOptions, annotate
 from atrous.predict import Predictor, Segmentation, make_crf
 from atrous.protocols import settle
 from atrous.results import index_png, save_json
-from atrous.visualize import overlay
+from atrous.visualize import draw
 
 KEPT_PREDICTORS = 4  # models at other protocols; each is as large as its weights
 
@@ -97,10 +97,12 @@ def check_pixels(path: Path, limit: int) -> None:
     try:
         with Image.open(path) as picture:
             pixels = picture.width * picture.height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        pixels = limit + 1
     except Exception:  # read_image says what is wrong with it
         return
     if pixels > limit:
-        raise InputError(f"{path}: {pixels:,} pixels; pictures up to {limit:,} pixels are taken here")
+        raise InputError(f"{path}: too many pixels; pictures up to {limit:,} pixels are taken here")
 
 
 class Models:
@@ -178,7 +180,6 @@ class Share:
 
     number: int
     name: str
-    colour: Colour
     share: float
     confidence: float
 
@@ -191,7 +192,6 @@ def shares(result: Segmentation) -> list[Share]:
         Share(
             int(n),
             result.names[n],
-            result.palette[n],
             float(count[n]) / result.labels.size,
             float(total[n]) / float(count[n]),
         )
@@ -211,7 +211,7 @@ def write_downloads(folder: Path, upload: Upload, result: Segmentation) -> tuple
     folder.mkdir(parents=True, exist_ok=True)
     mask, over, polygons = (folder / f"{upload.name}{end}" for end in ("_mask.png", "_overlay.png", ".json"))
     index_png(result).save(mask)
-    drawn = overlay(upload.image, result.labels, Labels(result.names, result.palette))
+    drawn = draw(upload.image, result.labels, Labels(result.names, result.palette))
     Image.fromarray(drawn).save(over)
     assert result.probabilities is not None
     options = PolygonOptions("labelme")

@@ -39,10 +39,12 @@ def run(given: Namespace) -> None:
     import_gradio()
     from atrous.app.page import serve
     from atrous.app.work import Limits, Models
+    from atrous.data.pictures import allow_pixels
 
     for flag in ("max_megabytes", "max_pixels", "side"):
         if given[flag] <= 0:
             raise InputError(f"--{flag} {given[flag]}: wanted a number above 0")
+    allow_pixels(given.max_pixels)
     limits = Limits(given.max_megabytes, given.max_pixels, given.side)
     models = Models(given.checkpoints or ["box"], given.device)
     with serve(models, limits, given.host, given.port) as address:

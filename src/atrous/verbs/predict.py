@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
-from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
+from atrous.verbs.parser import (
+    Parser,
+    add_protocol_arguments,
+    add_style_arguments,
+    make_predictor,
+    make_style,
+)
 
 BOX = "box"  # the model that the package brings, see `checkpoint.BOX`
 OURS = ".safetensors .onnx .xml .pt2".split()
@@ -55,6 +61,7 @@ def arguments(words: Sequence[str]) -> Parser:
     parser.add_argument(
         "--smoothing", type=float, default=0.0, help="of a video: share of the frames before, 0 to below 1"
     )
+    add_style_arguments(parser)
     add_protocol_arguments(parser)
     return parser
 
@@ -100,10 +107,11 @@ def predict_pictures(given: Namespace) -> None:
         raise InputError("--smoothing is for a video")
     allow_pixels(given.max_pixels)
     polygons = PolygonOptions(given.polygons, given.simplify, given.min_area) if given.polygons else None
-    outputs = Outputs(given.probabilities, polygons)
     folder = Path(given.out or "predictions")
+    style = make_style(given)
+    outputs = Outputs(given.probabilities, polygons, style)
     which, of = shard(given.shard)
-    pictures = part_of(find_pictures(given.pictures, leave_out=folder), which, of)
+    pictures = part_of(find_pictures(given.pictures, leave_out=folder, view=style.view), which, of)
     if given.polygons == "coco" and not (given.overwrite or given.resume):
         refuse_joined(folder)
     terminal.check_writable(folder)
@@ -114,6 +122,7 @@ def predict_pictures(given: Namespace) -> None:
         "probabilities": given.probabilities,
         "as_stored": given.as_stored,
         **({"polygons": asdict(polygons)} if polygons else {}),
+        "style": to_dict(style),
     }
     rank, count = processes.rank(), processes.count()
     record = Record(
@@ -194,8 +203,9 @@ def predict_video(given: Namespace) -> None:
         raise InputError(f"--out {target}: wanted a folder or a name that ends in {' '.join(TARGETS)}")
     terminal.check_writable(target.parent)
     predictor = make_predictor(given)
+    style = replace(make_style(given), names=False, legend=False)
     with terminal.Bar("predict") as bar:
-        result = segment_video(predictor, source, target, given.smoothing, given.overwrite, bar.show)
+        result = segment_video(predictor, source, target, given.smoothing, given.overwrite, bar.show, style)
     for note in result.notes:
         terminal.say(note)
     smoothing = f", smoothing {given.smoothing:g}" if given.smoothing else ""
