@@ -15,8 +15,8 @@ import torch
 from atrous.cli import main
 from atrous.errors import InputError
 from atrous.predict import Predictor
-from atrous.video import segment_video, smoothed
-from atrous.visualize import overlay
+from atrous.video import FRAME, segment_video, smoothed
+from atrous.visualize import draw
 
 RATE = Fraction(30000, 1001)
 
@@ -118,7 +118,7 @@ def test_every_frame_at_its_time_with_its_sound(
         [float(t) for t in times], abs=atol + 1e-9
     )
     for old, new in zip(before, after, strict=True):
-        expected = overlay(old, predictor.predict(old).labels, predictor.labels)
+        expected = draw(old, predictor.predict(old).labels, predictor.labels, FRAME)
         assert new.shape == (*size, 3)
         assert np.abs(new.astype(int) - expected).mean() < 8  # lossy, with coarse colours
     assert len(sound) > 3
@@ -136,7 +136,7 @@ def test_a_turned_video_comes_out_upright(predictor: Predictor, tmp_path: Path, 
     upright = np.rot90(drawn(0, 48, 64), round(turned / 90))
     assert np.abs(before[0].astype(int) - upright).mean() < 4
     for old, new in itertools.islice(zip(before, after, strict=True), 2):
-        expected = overlay(old, predictor.predict(np.ascontiguousarray(old)).labels, predictor.labels)
+        expected = draw(old, predictor.predict(np.ascontiguousarray(old)).labels, predictor.labels, FRAME)
         assert np.abs(new.astype(int) - expected).mean() < 8
 
 
@@ -148,11 +148,11 @@ def test_smoothing_averages_the_probabilities_of_the_frames(
     write(tmp_path / "a.mp4", frames=4)
     labels: list[np.ndarray] = []
 
-    def noting(image: np.ndarray, mask: np.ndarray, names: Any) -> np.ndarray:
+    def noting(image: np.ndarray, mask: np.ndarray, *how: Any) -> np.ndarray:
         labels.append(mask)
-        return overlay(image, mask, names)
+        return draw(image, mask, *how)
 
-    monkeypatch.setattr(module, "overlay", noting)
+    monkeypatch.setattr(module, "draw", noting)
     segment_video(predictor, tmp_path / "a.mp4", tmp_path / "b.mp4", smoothing=0.6)
     mean = None
     for frame, found in zip(read(tmp_path / "a.mp4")[0], labels, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from atrous.errors import InputError
-from atrous.verbs import benchmark, crf, data, evaluate, export, importing, info, predict, pull, train
+from atrous.verbs import app, benchmark, crf, data, evaluate, export, importing, info, predict, pull, train
 from atrous.verbs.parser import Parser, complain
 from atrous.version import __version__
 
@@ -22,6 +22,7 @@ VERBS: dict[str, ModuleType] = {
     "import": importing,
     "pull": pull,
     "export": export,
+    "app": app,
     "benchmark": benchmark,
     "info": info,
     "data": data,

@@ -26,9 +26,10 @@ from atrous.large_job import Job
 from atrous.predict import Predictor
 from atrous.raster import Raster, open_raster, picture_size
 from atrous.raster.base import needed
-from atrous.results import Record
+from atrous.results import Outputs, Record
 from atrous.segment_files import Outcome
 from atrous.tiling import Axis, parts, slide_in_blocks
+from atrous.visualize import STYLE, Style
 
 LARGE = 2**26  # pixels (8192 x 8192): pictures beyond are predicted by windows
 SMALL_FILE = 2**20  # bytes: what unpacks from less to so many pixels is refused as a decompression bomb
@@ -76,6 +77,7 @@ def segment_large(
     resume: bool = False,
     upright: bool = True,
     settings: dict[str, Any] | None = None,
+    style: Style = STYLE,
     held: int = HELD,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -86,7 +88,8 @@ def segment_large(
     highest number, 255. The TIFF has the picture's georeference.
 
     resume: go on with what a killed call left in `folder`/.NAME.tif.partial. settings: what else must be the same
-    then, such as the checkpoint. held: bytes of scores kept between windows. progress(done, of, name): windows.
+    then, such as the checkpoint. style: of the overview. held: bytes of scores kept between windows.
+    progress(done, of, name): windows.
 
     Raises InputError where the picture cannot be read by windows or is damaged, where the disk has no room, where
     results exist already (without `overwrite`), and where `resume` finds the work of other settings.
@@ -121,7 +124,7 @@ def segment_large(
     )
     try:
         _predict(predictor, raster, rows, columns, split, job, picture.name, progress)
-        job.finish(target, overview, raster.tags())
+        job.finish(target, overview, raster.tags(), style)
     except InputError:  # the picture is damaged, and going on would not help
         job.close()
         shutil.rmtree(job_folder)
@@ -142,7 +145,7 @@ def segment_large_files(
     record: Record,
     outcome: Outcome,
     *,
-    probabilities: bool = False,
+    outputs: Outputs = Outputs(),  # noqa: B008
     overwrite: bool = False,
     resume: bool = False,
     upright: bool = True,
@@ -154,11 +157,10 @@ def segment_large_files(
     """
     if not pictures:
         return
-    if probabilities:
+    if outputs.need_probabilities:
+        flag = "--probabilities" if outputs.probabilities else "--polygons"
         first = next(iter(pictures.values()))
-        raise InputError(
-            f"{first}: the probabilities of a large picture are not kept: leave out --probabilities"
-        )
+        raise InputError(f"{first}: the probabilities of a large picture are not kept: leave out {flag}")
     protocol = window_protocol(predictor)
     record.open()
     try:
@@ -178,6 +180,7 @@ def segment_large_files(
                     resume=resume,
                     upright=upright,
                     settings={"checkpoint": record.settings.get("checkpoint")},
+                    style=outputs.style,
                     progress=show,
                 )
             except InputError as error:

@@ -16,7 +16,7 @@ from PIL import Image
 from atrous.data.labels import Labels
 from atrous.errors import InputError
 from atrous.raster.labels import ignored, label_dtype, write_label_tiff
-from atrous.visualize import overlay
+from atrous.visualize import STYLE, Style, draw
 
 OVERVIEW = 1024  # pixels of its longer side, at most
 SPARE = 2**26  # bytes of the disk left free
@@ -126,13 +126,19 @@ class Job:
         data = self.files["labels.raw"].read((bottom - top) * width)
         return np.frombuffer(data, self.dtype).reshape(bottom - top, self.shape[1])
 
-    def finish(self, target: Path, overview: Path, extratags: list[tuple[int, int, int, Any, bool]]) -> None:
+    def finish(
+        self,
+        target: Path,
+        overview: Path,
+        extratags: list[tuple[int, int, int, Any, bool]],
+        style: Style = STYLE,
+    ) -> None:
         """Put the results in place, and remove the folder."""
         write_label_tiff(self.folder / target.name, self.rows, self.shape, self.labels, extratags)
         small = [self.rows(y, y + 1)[0, :: self.step] for y in range(0, self.shape[0], self.step)]
         self.files["picture.raw"].seek(0)
         pixels = np.frombuffer(self.files["picture.raw"].read(), np.uint8).reshape(self.small)
-        look = overlay(pixels, np.stack(small), self.labels)
+        look = draw(pixels, np.stack(small), self.labels, style)
         Image.fromarray(look).save(self.folder / overview.name)
         (self.folder / overview.name).replace(overview)
         (self.folder / target.name).replace(target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +14,95 @@ from PIL import Image
 
 from atrous.data.labels import Labels
 from atrous.errors import InputError
+from atrous.finding import result_endings
+from atrous.pre_annotations import PolygonOptions, annotate, part_file, picture_name
 from atrous.predict import Segmentation
-from atrous.visualize import overlay
+from atrous.visualize import STYLE, Style, draw
 
 Writer = Callable[[Path], None]
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What is written for a picture beside its mask, and how the picture for people is drawn."""
+
+    probabilities: bool = False
+    polygons: PolygonOptions | None = None
+    style: Style = STYLE
+
+    @property
+    def need_probabilities(self) -> bool:
+        return self.probabilities or self.polygons is not None  # which have a score
+
+
 def write_segmentation(
-    result: Segmentation, image: NDArray[np.uint8], folder: Path, name: str, overwrite: bool = False
+    result: Segmentation,
+    image: NDArray[np.uint8],
+    folder: Path,
+    name: str,
+    overwrite: bool = False,
+    style: Style = STYLE,
 ) -> list[Path]:
-    """Write NAME.png (class indices with the palette), NAME_overlay.png and, where there are, NAME_probabilities.npy.
+    """Write NAME.png (class indices with the data set's palette), the picture for people, NAME_overlay.png or as its
+    view is called, and, where there are, NAME_probabilities.npy.
 
     Files are written beside and renamed. InputError where one exists already, unless `overwrite`.
     """
+    outputs = Outputs(result.probabilities is not None, style=style)
     if not overwrite:
-        refuse_existing(folder, name, result.probabilities is not None)
-    written = write_beside(result, image, folder, name)
+        refuse_existing(folder, name, outputs)
+    written = write_beside(result, image, folder, name, outputs)
     put_in_place(written)
     return list(written)
 
 
-def result_files(folder: Path, name: str, probabilities: bool = False) -> list[Path]:
+def result_files(folder: Path, name: str, outputs: Outputs) -> list[Path]:
     """The files that belong to a picture."""
-    endings = (".png", "_overlay.png", *(("_probabilities.npy",) if probabilities else ()))
-    return [folder / f"{name}{ending}" for ending in endings]
+    indices, drawn, scores = result_endings(outputs.style.view)
+    endings = (f"{indices}.png", f"{drawn}.png", *((f"{scores}.npy",) if outputs.probabilities else ()))
+    polygons = outputs.polygons
+    return [
+        *(folder / f"{name}{ending}" for ending in endings),
+        *([part_file(folder, name, polygons)] if polygons else []),
+    ]
 
 
-def refuse_existing(folder: Path, name: str, probabilities: bool = False) -> None:
+def refuse_existing(folder: Path, name: str, outputs: Outputs) -> None:
     """InputError where a result exists already."""
-    for path in result_files(folder, name, probabilities):
+    for path in result_files(folder, name, outputs):
         if path.exists():
             raise InputError(f"{path}: exists already; give another --out, or --overwrite")
 
 
-def write_beside(result: Segmentation, image: NDArray[np.uint8], folder: Path, name: str) -> dict[Path, Path]:
-    """Write the files of a picture under passing names; {file: its passing name} for `put_in_place`."""
+def write_beside(
+    result: Segmentation,
+    image: NDArray[np.uint8],
+    folder: Path,
+    name: str,
+    outputs: Outputs,
+    picture: Path | None = None,
+) -> dict[Path, Path]:
+    """Write the files of a picture under passing names; {file: its passing name} for `put_in_place`.
+
+    picture: its file, which polygons name.
+    """
     labels = Labels(result.names, result.palette)
     writers: list[Writer] = [
         index_png(result).save,
-        Image.fromarray(overlay(image, result.labels, labels)).save,
+        Image.fromarray(draw(image, result.labels, labels, outputs.style)).save,
     ]
-    if (scores := result.probabilities) is not None:
+    scores, polygons = result.probabilities, outputs.polygons
+    if outputs.probabilities and scores is not None:
         writers.append(lambda path: np.save(path, scores))
-    files = result_files(folder, name, result.probabilities is not None)
+    if polygons and picture and scores is not None:
+        named = picture_name(folder, name, picture, polygons)
+        content = annotate(result.labels, scores, result.names, named, polygons)
+        writers.append(lambda path: save_json(path, content))
+    files = result_files(folder, name, outputs)
     beside = {path: path.with_name(f".part-{path.name}") for path in files}  # a later job takes the same
-    files[0].parent.mkdir(parents=True, exist_ok=True)
     try:
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
         for path, write in zip(files, writers, strict=True):
             write(beside[path])
     except BaseException:
@@ -72,6 +116,10 @@ def put_in_place(written: dict[Path, Path]) -> None:
     """Give what `write_beside` wrote its names."""
     for path, passing in written.items():
         passing.replace(path)
+
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def index_png(result: Segmentation) -> Image.Image:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from atrous.data.pictures import read_image
 from atrous.errors import InputError
 from atrous.predict import Predictor, Segmentation
-from atrous.results import Record, put_in_place, refuse_existing, result_files, write_beside
+from atrous.results import Outputs, Record, put_in_place, refuse_existing, result_files, write_beside
 from atrous.stream import ahead, buckets
 
 BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
@@ -50,7 +50,7 @@ def segment_files(
     record: Record,
     *,
     batch_size: int = 1,
-    probabilities: bool = False,
+    outputs: Outputs = Outputs(),  # noqa: B008
     overwrite: bool = False,
     resume: bool = False,
     upright: bool = True,
@@ -60,8 +60,9 @@ def segment_files(
     """Segment `pictures` (name -> file) into `folder`; those that cannot be read do not stop the rest.
 
     batch_size: pictures of one size that go through the network together. resume: leave out what `record` says is
-    finished, and write what was begun anew. progress(done, of, name) is called after each. A result that exists
-    is never replaced without `overwrite`, and a picture that would be replaced by its own result never.
+    finished, and write what was begun anew. outputs: what is written, and how.
+    progress(done, of, name) is called after each. A result that exists is never replaced without `overwrite`, and a
+    picture that would be replaced by its own result never.
     """
     threads = threads or min(4, os.cpu_count() or 1)
     outcome = Outcome()
@@ -71,11 +72,11 @@ def segment_files(
     outcome.skipped = len(pictures) - len(names)
 
     def load(name: str) -> Loaded:
-        for path in result_files(folder, name, probabilities):
+        for path in result_files(folder, name, outputs):
             if path.exists() and path.samefile(pictures[name]):
                 raise InputError(f"{path}: is a picture to predict; give another --out")
         if not overwrite and not (resume and name in record.begun):
-            refuse_existing(folder, name, probabilities)
+            refuse_existing(folder, name, outputs)
         notes: list[str] = []
         return Loaded(name, read_image(pictures[name], upright, notes), notes)
 
@@ -99,14 +100,16 @@ def segment_files(
 
     def segmented() -> Iterator[tuple[Loaded, Segmentation]]:
         for batch in buckets(readable(), lambda it: it.image.shape, batch_size, BATCHES_WAITING * batch_size):
-            results = predictor.predict_batch([loaded.image for loaded in batch], probabilities)
+            results = predictor.predict_batch([loaded.image for loaded in batch], outputs.need_probabilities)
             yield from zip(batch, results, strict=True)
 
     unnamed: dict[str, dict[Path, Path]] = {}
 
     def write(pair: tuple[Loaded, Segmentation]) -> dict[Path, Path]:
         loaded, result = pair
-        unnamed[loaded.name] = write_beside(result, loaded.image, folder, loaded.name)
+        unnamed[loaded.name] = write_beside(
+            result, loaded.image, folder, loaded.name, outputs, pictures[loaded.name]
+        )
         return unnamed[loaded.name]
 
     record.open()

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from atrous.errors import InputError
 from atrous.predict import Predictor
-from atrous.visualize import overlay
+from atrous.visualize import Style, draw
 
 TARGETS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 VIDEOS = (*TARGETS, ".avi", ".mpg", ".mpeg", ".wmv", ".ts")
 QUALITY = {"crf": "18"}  # of x264: the eye sees no difference
+FRAME = Style(names=False, legend=False)  # of a frame: names would jump
 LEAST_SHARE = 0.95  # of the frames that a file announces by its length, which is not exact
 BT709 = 1  # the number of these primaries, curve and matrix in ITU-T H.273
 
@@ -40,11 +41,12 @@ def segment_video(
     smoothing: float = 0.0,
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
+    style: Style = FRAME,
 ) -> Segmented:
     """Write `target`: `source` with the class colours over every frame.
 
     smoothing: the probabilities of a frame are mixed with those of the frames before it, p = s p_before + (1 - s) p,
-    an exponential average that calms flicker; 0 is without. progress(done, of, note).
+    an exponential average that calms flicker; 0 is without. style: of every frame. progress(done, of, note).
     Frames are turned as the file says, so the result needs no rotation. Number and times of the frames stay. The
     sound is copied where the new file can hold it. Odd sizes stay too: such a file has colours at full resolution
     (4:4:4), which not every player shows.
@@ -64,7 +66,7 @@ def segment_video(
     try:
         with open_video(av, source) as container, av.open(str(beside), "w") as out:
             seen = _Source(av, container, out, source)
-            frames = _transcode(predictor, seen, smoothing, progress)
+            frames = _transcode(predictor, seen, smoothing, progress, style)
         beside.replace(target)
     except av.FFmpegError as error:
         raise InputError(f"{target}: cannot be written as a video ({error})") from None
@@ -156,6 +158,7 @@ def _transcode(
     source: _Source,
     smoothing: float,
     progress: Callable[[int, int, str], None] | None,
+    style: Style,
 ) -> int:
     """Returns the number of frames."""
     drawn: Any = None
@@ -169,7 +172,7 @@ def _transcode(
             labels = mean.argmax(0)
         else:
             labels = predictor.label_map(pixels)
-        picture = overlay(image, labels.cpu().numpy(), predictor.labels)
+        picture = draw(image, labels.cpu().numpy(), predictor.labels, style)
         if drawn is None:
             drawn = _encoder(source, frame, picture)
         new = source.av.VideoFrame.from_ndarray(picture, format="rgb24")

@@ -12,6 +12,9 @@ from typing import Any
 from atrous.data.shapes import Region
 from atrous.errors import InputError
 
+BACKGROUND = "background"
+BACKGROUND_NAMES = (BACKGROUND, "_background_")  # the second is LabelMe's
+
 
 @dataclass
 class Picture:

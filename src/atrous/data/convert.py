@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from atrous.data.annotations import Annotations, Picture, read_json
+from atrous.data.annotations import BACKGROUND, BACKGROUND_NAMES, Annotations, Picture, read_json
 from atrous.data.coco import is_coco, read_coco
 from atrous.data.cvat import read_cvat
 from atrous.data.labelme import embedded_picture, is_labelme, read_labelme
@@ -23,8 +23,6 @@ from atrous.errors import InputError
 
 Progress = Callable[[int, int], None]
 
-BACKGROUND = "background"
-BACKGROUND_NAMES = (BACKGROUND, "_background_")  # the second is LabelMe's
 IGNORED_NAMES = (*VOID_NAMES, "__ignore__")
 SOURCES = (
     "understood are a COCO instances file (.json), a folder of LabelMe files, and CVAT's annotations.xml"

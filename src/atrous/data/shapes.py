@@ -64,11 +64,14 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """(height, width) bool: the pixels whose centre is inside, by the even-odd rule.
 
     Each edge crosses the rows of centres between its ends; a pixel is inside if an odd number of crossings
-    lie at or left of its centre.
+    lie at or left of its centre. An edge gives the same crossings in both directions, so that neighbours which
+    share it share no pixel.
     """
     filled = np.zeros((height, width), bool)
     x0, y0 = points.T
     x1, y1 = np.roll(points, -1, axis=0).T
+    up = y1 < y0
+    x0, y0, x1, y1 = np.where(up, (x1, y1, x0, y0), (x0, y0, x1, y1))
     first = np.ceil(np.minimum(y0, y1) - 0.5).clip(0, height).astype(np.int64)
     last = np.ceil(np.maximum(y0, y1) - 0.5).clip(0, height).astype(np.int64)
     rows_of = last - first

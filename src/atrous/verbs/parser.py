@@ -64,6 +64,31 @@ def add_protocol_arguments(parser: Parser, crf: bool = True) -> None:
         )
 
 
+def add_style_arguments(parser: Parser) -> None:
+    """The flags that `make_style` reads."""
+    group = parser.add_argument_group("the picture for people")
+    group.add_argument(
+        "--view",
+        choices=("overlay", "mask", "side-by-side", "outline"),
+        default="overlay",
+        help="colours over the photo, alone, beside it, or borders only; the file is called by it",
+    )
+    group.add_argument(
+        "--palette",
+        choices=("safe", "data"),
+        default="safe",
+        help="colours that also people with red-green blindness tell apart, or the data set's own",
+    )
+    group.add_argument("--no_names", action="store_true", help="do not write the classes on the regions")
+    group.add_argument("--no_legend", action="store_true", help="do not add classes and shares below")
+
+
+def make_style(given: Namespace) -> Any:
+    from atrous.visualize import Style
+
+    return Style(given.view, given.palette, not given.no_names, not given.no_legend)
+
+
 def yes_no(group: Any, name: str, help: str) -> None:
     """--NAME and --no_NAME; None where neither is given."""
     group.add_argument(f"--{name}", action="store_true", default=None, help=f"{help}; --no_{name}: do not")

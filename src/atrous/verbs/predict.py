@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
 from atrous.repository import is_repository
-from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
+from atrous.verbs.parser import (
+    Parser,
+    add_protocol_arguments,
+    add_style_arguments,
+    make_predictor,
+    make_style,
+)
 
 BOX = "box"  # the model that the package brings, see `checkpoint.BOX`
 OURS = ".safetensors .onnx .xml .pt2".split()
@@ -31,6 +38,17 @@ def arguments(words: Sequence[str]) -> Parser:
     )
     parser.add_argument("--out", help="folder for the results, or file of the video (default: predictions)")
     parser.add_argument("--probabilities", action="store_true", help="write (C, H, W) float32 .npy files too")
+    parser.add_argument(
+        "--polygons",
+        choices=("coco", "labelme"),
+        help="write outlines to correct in a tool: annotations.json for CVAT, or LabelMe's NAME.json",
+    )
+    parser.add_argument(
+        "--simplify", type=float, default=0.75, help="of polygons: pixels that an outline may move; 0: exact"
+    )
+    parser.add_argument(
+        "--min_area", type=int, default=64, help="of polygons: leave out smaller regions and holes (pixels)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.add_argument("--resume", action="store_true", help="go on with a job that was stopped")
     parser.add_argument("--batch_size", type=int, default=1, help="pictures of one size at a time")
@@ -45,6 +63,7 @@ def arguments(words: Sequence[str]) -> Parser:
     parser.add_argument(
         "--smoothing", type=float, default=0.0, help="of a video: share of the frames before, 0 to below 1"
     )
+    add_style_arguments(parser)
     add_protocol_arguments(parser)
     return parser
 
@@ -78,7 +97,8 @@ def predict_pictures(given: Namespace) -> None:
     from atrous.data.pictures import allow_pixels
     from atrous.finding import find_pictures, part_of
     from atrous.large import is_large, segment_large_files
-    from atrous.results import Record
+    from atrous.pre_annotations import COCO_FILE, PolygonOptions, join_parts, refuse_joined
+    from atrous.results import Outputs, Record
     from atrous.segment_files import segment_files
 
     if given.batch_size < 1:
@@ -88,9 +108,14 @@ def predict_pictures(given: Namespace) -> None:
     if given.smoothing:
         raise InputError("--smoothing is for a video")
     allow_pixels(given.max_pixels)
+    polygons = PolygonOptions(given.polygons, given.simplify, given.min_area) if given.polygons else None
     folder = Path(given.out or "predictions")
+    style = make_style(given)
+    outputs = Outputs(given.probabilities, polygons, style)
     which, of = shard(given.shard)
-    pictures = part_of(find_pictures(given.pictures, leave_out=folder), which, of)
+    pictures = part_of(find_pictures(given.pictures, leave_out=folder, view=style.view), which, of)
+    if given.polygons == "coco" and not (given.overwrite or given.resume):
+        refuse_joined(folder)
     terminal.check_writable(folder)
     predictor = make_predictor(given)
     settings = {
@@ -98,6 +123,8 @@ def predict_pictures(given: Namespace) -> None:
         "protocol": to_dict(predictor.protocol),
         "probabilities": given.probabilities,
         "as_stored": given.as_stored,
+        **({"polygons": asdict(polygons)} if polygons else {}),
+        "style": to_dict(style),
     }
     rank, count = processes.rank(), processes.count()
     record = Record(
@@ -113,7 +140,7 @@ def predict_pictures(given: Namespace) -> None:
                 folder,
                 record,
                 batch_size=given.batch_size,
-                probabilities=given.probabilities,
+                outputs=outputs,
                 overwrite=given.overwrite,
                 resume=given.resume,
                 upright=not given.as_stored,
@@ -125,7 +152,7 @@ def predict_pictures(given: Namespace) -> None:
                 folder,
                 record,
                 outcome,
-                probabilities=given.probabilities,
+                outputs=outputs,
                 overwrite=given.overwrite,
                 resume=given.resume,
                 upright=not given.as_stored,
@@ -136,6 +163,15 @@ def predict_pictures(given: Namespace) -> None:
     if rank:
         return
     terminal.say("\n".join(notes[:SHOWN])) if notes else None
+    if given.polygons == "coco":
+        if of > 1:
+            terminal.say(
+                "annotations.json: when all parts have ended, run this without --shard, with --resume"
+            )
+        elif len(pictures) > skipped + len(broken) or not (folder / COCO_FILE).exists():
+            terminal.say(
+                f"polygons of all pictures -> {join_parts(folder, pictures, predictor.labels.names)}"
+            )
     already = f", {skipped} of them by an earlier job" if skipped else ""
     terminal.say(
         f"{len(pictures) - len(broken)} of {len(pictures)} pictures -> {folder}{already} ({predictor.protocol})"
@@ -158,7 +194,7 @@ def predict_video(given: Namespace) -> None:
     from atrous.video import TARGETS, import_av, segment_video
 
     import_av()
-    for flag in ("probabilities", "resume", "shard", "as_stored"):
+    for flag in ("probabilities", "polygons", "resume", "shard", "as_stored"):
         if given[flag]:
             raise InputError(f"--{flag} is for pictures, not for a video")
     source = Path(given.pictures[0])
@@ -169,8 +205,9 @@ def predict_video(given: Namespace) -> None:
         raise InputError(f"--out {target}: wanted a folder or a name that ends in {' '.join(TARGETS)}")
     terminal.check_writable(target.parent)
     predictor = make_predictor(given)
+    style = replace(make_style(given), names=False, legend=False)
     with terminal.Bar("predict") as bar:
-        result = segment_video(predictor, source, target, given.smoothing, given.overwrite, bar.show)
+        result = segment_video(predictor, source, target, given.smoothing, given.overwrite, bar.show, style)
     for note in result.notes:
         terminal.say(note)
     smoothing = f", smoothing {given.smoothing:g}" if given.smoothing else ""
