@@ -13,8 +13,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 ROOMS = [
     "version errors",
     "layers data.labels config metrics schedule crf",
-    "colours losses tiling upsampling_kernels download repository protocols processes boundary stream launch batch_norm "
-    "depthwise dilated ema fake_quantize",
+    "colours losses tiling upsampling_kernels download repository protocols processes boundary stream launch "
+    "batch_norm depthwise dilated ema fake_quantize",
     "upsampling backbones data lettering quick_gradients",
     "visualize",
     "finding models batches raster polygons",
