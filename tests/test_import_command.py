@@ -188,3 +188,9 @@ def test_export_of_what_the_project_cannot_hold(scene_checkpoint: Path, run: Run
     assert (code, "torchvision" in said) == (2, True)
     assert run("export", str(scene_checkpoint), "--as", "torchvision", "--out", "x.onnx")[0] == 2
     assert not list(Path().iterdir())
+
+
+def test_a_checkpoint_of_ours_needs_no_import(scene_checkpoint: Path, run: Run) -> None:
+    code, said = run("import", str(scene_checkpoint))
+    assert code == 2
+    assert "a checkpoint of atrous already: give it (or hub:OWNER/NAME) as it is" in said

@@ -106,7 +106,9 @@ def convert_content(content: Content, source: str, **options: Any) -> Converted:
 
 
 def recognise(content: Content) -> str:
-    """The source of a file; InputError where none fits."""
+    """The source of a file; InputError where none fits, and for one that needs no import."""
+    if "atrous" in content.extras:
+        raise content.error("a checkpoint of atrous already: give it (or hub:OWNER/NAME) as it is")
     for name, source in SOURCES.items():
         if source.recognise(content):
             return name
