@@ -65,12 +65,6 @@ def test_a_visit(page: Any, tmp_path: Path, scene_checkpoint: Path) -> None:
     first = shown(page)
     result = atrous.Predictor(scene_checkpoint, device="cpu").predict(path, probabilities=True)
 
-    with page.expect_download() as download:
-        page.click("#mask_0")
-    assert download.value.suggested_filename == "my street_mask.png"
-    download.value.save_as(tmp_path / "mask.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), result.labels)
-
     box = page.locator(AFTER).bounding_box()
     for y, x in ((30, 60), (100, 140)):  # the middle of a pixel
         page.mouse.move(box["x"] + (x + 0.5) / 160 * box["width"], box["y"] + (y + 0.5) / 120 * box["height"])
@@ -80,6 +74,12 @@ def test_a_visit(page: Any, tmp_path: Path, scene_checkpoint: Path) -> None:
         name, percent = page.inner_text("#tip span").rsplit(" ", 2)[:2]
         assert name == result.names[number]
         assert abs(float(percent) - 100 * result.probabilities[number, y, x]) <= 1
+
+    with page.expect_download() as download:
+        page.click("#mask_0")
+    assert download.value.suggested_filename == "my street_mask.png"
+    download.value.save_as(tmp_path / "mask.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), result.labels)
 
     page.check("#crf input[type=checkbox]")
     refined = shown(page, first)

@@ -239,7 +239,7 @@ def _place(number: int) -> Place:
             label=("result", "the model beside it")[number],
             show_label=False,
             type="filepath",
-            format="png",
+            format="jpeg",
             slider_position=12,
             max_height=560,
             interactive=False,
