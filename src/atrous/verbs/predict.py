@@ -88,21 +88,22 @@ def predict_pictures(given: Namespace) -> None:
     allow_pixels(given.max_pixels)
     folder = Path(given.out or "predictions")
     which, of = shard(given.shard)
-    pictures = part_of(find_pictures(given.pictures, leave_out=folder), which, of)
+    found = find_pictures(given.pictures, leave_out=folder)
+    pictures = part_of(found, which, of)
     terminal.check_writable(folder)
-    predictor = make_predictor(given)
+    rank, count = processes.rank(), processes.count()
+    mine = part_of(pictures, rank, count)
+    large = {name: path for name, path in mine.items() if given.large or is_large(path)}
+    predictor = make_predictor(given, None if large else len(found))
     settings = {
         "checkpoint": str(given.checkpoint),
         "protocol": to_dict(predictor.protocol),
         "probabilities": given.probabilities,
         "as_stored": given.as_stored,
     }
-    rank, count = processes.rank(), processes.count()
     record = Record(
         folder, settings, f"-{which * count + rank + 1}-of-{of * count}" if of * count > 1 else ""
     )
-    mine = part_of(pictures, rank, count)
-    large = {name: path for name, path in mine.items() if given.large or is_large(path)}
     with processes.together():
         with terminal.Bar("predict") as bar:
             outcome = segment_files(
