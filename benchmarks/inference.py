@@ -6,7 +6,7 @@
 
 Timed: a normalised picture (1, 3, S, S) to its labels (S, S). Theirs is `model(x).argmax(1)`, eager, compiled with
 torch.compile, and exported by hand the way users do. Ours is what `Predictor` runs. The largest difference of the
-logits is printed beside every time, and the share of the machine's matrix product rate. Extras: `export`, and
+logits is printed beside every time, and the share of the rate of the machine's best convolution. Extras: `export`, and
 segmentation_models_pytorch for its two models.
 """
 
@@ -23,6 +23,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,13 @@ from torch import Tensor, nn
 
 import atrous
 from atrous import quantize
+from atrous.data.pictures import read_image
 from atrous.info import describe
 from atrous.models import Model
+from atrous.predict import Predictor, Segmentation
+from atrous.results import index_png
 from atrous.runtimes import Exported, installed, load, prepare
+from atrous.stream import ahead
 from atrous.upsampling import resized_labels
 
 CPU = torch.device("cpu")
@@ -63,15 +69,20 @@ MODELS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
 
 
 def pair(name: str) -> tuple[nn.Module, Model]:
-    """Their model and ours with the same random weights, and statistics that keep the activations alive."""
+    """Their model and ours with the same weights."""
+    theirs = their_model(name)
+    return theirs, atrous.import_checkpoint(theirs.state_dict(), MODELS[name][0]).eval()
+
+
+def their_model(name: str) -> nn.Module:
+    """Random weights, and statistics that keep the activations alive."""
     torch.manual_seed(0)
-    project, build = MODELS[name]
-    theirs = build().eval()
+    theirs = MODELS[name][1]().eval()
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.2, 1)
-    return theirs, atrous.import_checkpoint(theirs.state_dict(), project).eval()
+    return theirs
 
 
 class TheirLogits(nn.Module):
@@ -151,7 +162,7 @@ def by_hand(they: Callable[[str, Labels], None], model: nn.Module, folder: Path,
 
 def int8(folder: Path, size: int) -> Exported:
     """The conversion in the cache, calibrated on noise: the time is that of a real one, the scores are not."""
-    (plain,) = folder.glob("atrous/*.onnx")
+    (plain,) = folder.glob("atrous/*.xml")
     float_file, path = load(plain), folder / "int8.xml"
     assert isinstance(float_file, Exported)
     header = float_file.header | {"graph": float_file.graph | {"precision": "int8"}}
@@ -164,11 +175,16 @@ def int8(folder: Path, size: int) -> Exported:
     return network
 
 
-def matmul_rate(side: int = 1536, rounds: int = 5) -> float:
-    """Floating point operations in a second of torch's own float32 matrix product, the best of some."""
-    a, b = torch.rand(2, side, side)
-    a @ b
-    return 2 * side**3 / min(seconds(lambda: a @ b) for _ in range(rounds))
+def multiply_rate(precision: torch.dtype, channels: int = 512, side: int = 64, rounds: int = 7) -> float:
+    """Floating point operations in a second of oneDNN's 3x3 convolution of the best shape, the best of some.
+
+    torch's float32 matrix product is no measure: its library leaves this processor's widest instructions unused.
+    """
+    x, weight = torch.rand(1, channels, side, side), torch.rand(channels, channels, 3, 3)
+    x, weight = (each.to(precision).contiguous(memory_format=torch.channels_last) for each in (x, weight))
+    work = partial(torch.nn.functional.conv2d, x, weight, padding=1)
+    work()
+    return 2 * 9 * channels**2 * side**2 / min(seconds(work) for _ in range(rounds))
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -179,11 +195,13 @@ def seconds(work: Callable[[], Any]) -> float:
 
 @torch.inference_mode()
 def on_cpu(given: argparse.Namespace) -> None:
-    peak = matmul_rate()
+    rates = {
+        kind: multiply_rate(dtype) for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
     print(
         f"{torch.get_num_threads()} threads, batch 1, {given.size}x{given.size}, medians of {given.rounds} rounds"
     )
-    print(f"matrix product {peak / 1e9:.0f} GFLOP/s")
+    print(f"best convolution {rates['fp32'] / 1e9:.0f} GFLOP/s, {rates['bf16'] / 1e9:.0f} in bf16")
     for name in given.models:
         project = MODELS[name][0]
         if project == "smp" and not installed("segmentation_models_pytorch"):
@@ -210,9 +228,15 @@ def on_cpu(given: argparse.Namespace) -> None:
         print(f"\n{name} of {project}: {flop / 2e9:.1f} B multiply-adds, largest logit {top:.2g}")
         for way, found_times in times.items():
             middle = statistics.median(found_times)
+            kind = way.split()[-1]
+            share = (
+                ""
+                if kind == "int8"
+                else f"{flop / middle / rates['bf16' if kind == 'bf16' else 'fp32']:4.0%}"
+            )
             print(
                 f"  {way:24s} {1e3 * middle:8.1f} ms   {base / middle:5.2f}x eager   "
-                f"{flop / middle / peak:4.0%} of the peak   logits differ by {far[way]:.1e}",
+                f"{share:4s} of the best   logits differ by {far[way]:.1e}",
                 flush=True,
             )
 
@@ -222,8 +246,8 @@ def their_script(photos: list[Path], out: Path) -> None:
     from PIL import Image
     from torchvision.transforms import functional
 
-    theirs, ours = pair("v3_resnet50")
-    palette = [value for colour in ours.metadata.labels.palette for value in colour]
+    theirs = their_model("v3_resnet50")
+    palette = np.random.default_rng(0).integers(0, 256, 21 * 3).tolist()
     for photo in photos:
         x = functional.to_tensor(Image.open(photo).convert("RGB"))
         x = functional.normalize(x, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -234,13 +258,22 @@ def their_script(photos: list[Path], out: Path) -> None:
         picture.save(out / f"{photo.stem}.png")
 
 
-def our_files(checkpoint: Path, photos: list[Path], out: Path, runtime: str) -> None:
-    from atrous.predict import Predictor
-    from atrous.results import index_png
+def our_files(checkpoint: Path, photos: list[Path], out: Path, way: str) -> None:
+    runtime, _, precision = way.partition(" ")
+    predictor = Predictor(
+        checkpoint, device="cpu", runtime=runtime, precision=precision or "fp32", pictures=len(photos)
+    )
 
-    predictor = Predictor(checkpoint, device="cpu", runtime=runtime)
-    for photo in photos:
-        index_png(predictor.predict(photo)).save(out / f"{photo.stem}.png")
+    def write(photo: Path, result: Segmentation) -> None:
+        index_png(result).save(out / f"{photo.stem}.png")
+
+    with ThreadPoolExecutor(1) as writer:
+        writings = [
+            writer.submit(write, photo, predictor.predict(reading.result()))
+            for photo, reading in ahead(read_image, photos, 1, 2)
+        ]
+    for writing in writings:
+        writing.result()
 
 
 def child(given: argparse.Namespace) -> None:
@@ -258,15 +291,12 @@ def child(given: argparse.Namespace) -> None:
 
 
 def files(given: argparse.Namespace) -> None:
-    sides = [
-        "theirs",
-        "torch",
-        *(r for r in ("onnxruntime", "openvino") if installed(r) and installed("onnxscript")),
-    ]
+    sides = given.sides
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "ours.safetensors"
         atrous.save(pair("v3_resnet50")[1], checkpoint)
         found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        os.environ["XDG_CACHE_HOME"] = folder  # of the conversions: the first round makes them
         for _ in range(given.file_rounds):
             for side in sides:
                 out = Path(folder) / side
@@ -282,13 +312,15 @@ def files(given: argparse.Namespace) -> None:
                 ]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 found[side].append(json.loads(done.stdout.splitlines()[-1]))
+                print(f"{side}: {found[side][-1]}", file=sys.stderr, flush=True)
         base = statistics.median(run["seconds"] for run in found["theirs"])
         for side, runs in found.items():
             taken = statistics.median(run["seconds"] for run in runs)
+            rounds = " ".join(f"{run['seconds']:.2f}" for run in runs)
             peak = max(run["megabytes"] for run in runs)
             other, pixels = different_labels(Path(folder) / "theirs", Path(folder) / side)
             print(
-                f"{side:12s} {taken:7.2f} s for {runs[0]['photos']} photos   {base / taken:5.2f}x   "
+                f"{side:12s} {taken:7.2f} s ({rounds}) for {runs[0]['photos']} photos   {base / taken:5.2f}x   "
                 f"peak {peak:6.0f} MB   {other} of {pixels} labels differ"
             )
 
@@ -359,6 +391,9 @@ def main() -> None:
     parser.add_argument("--files", help="folder of photos (.jpg)")
     parser.add_argument("--count", type=int, default=50, help="of the photos")
     parser.add_argument("--file_rounds", type=int, default=3)
+    parser.add_argument(
+        "--sides", nargs="+", default=["theirs", "torch", "auto", "auto bf16"], help="of --files"
+    )
     parser.add_argument("--cuda", action="store_true")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -299,3 +299,47 @@ def test_command(
     main([*words, "--resume"])
     assert "2 of them by an earlier job" in capsys.readouterr().out
     assert (tmp_path / "out" / "big.tif").stat().st_mtime_ns == before
+
+
+def test_command_refuses_in_one_line(
+    scene_checkpoint: Path,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A folder that cannot be written, before anything is read; a huge JPEG without libvips, and the rest goes on."""
+    jpeg, out = tmp_path / "huge.jpg", tmp_path / "out"
+    Image.fromarray(pixels()).save(jpeg)
+    monkeypatch.setattr("atrous.raster.WHOLE", 1000)
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    words = [
+        "predict",
+        str(scene_checkpoint),
+        str(jpeg),
+        str(picture),
+        "--size",
+        "48",
+        "64",
+        "--large",
+        "--out",
+    ]
+
+    def refused(folder: Path) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, str(folder)])
+        assert stopped.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    assert "cannot write there" in refused(jpeg / "below")
+    with monkeypatch.context() as locked:  # root may write everywhere
+        locked.setattr("atrous.terminal.os.access", lambda path, _: Path(path) != tmp_path)
+        assert f"{out}: cannot write there ({tmp_path} is no folder you may write to)" in refused(out)
+    assert not out.exists()
+    line = refused(out)
+    assert f"large pictures ({jpeg}) need pyvips" in line
+    assert line.endswith("pip install 'atrous[vips]'")
+    expected = predictor(scene_checkpoint).predict(pixels()).labels
+    np.testing.assert_array_equal(tifffile.imread(out / "big.tif"), expected)
+    assert not list(out.glob("*huge*"))

@@ -23,6 +23,7 @@ from atrous.errors import InputError, choose
 from atrous.layers import resize
 from atrous.models import Model, at_output_stride
 from atrous.protocols import settle
+from atrous.runtimes.choice import Choice, choose_runtime
 from atrous.tiling import slide
 from atrous.upsampling import resized_labels
 
@@ -48,7 +49,8 @@ class Predictor:
     crf: its parameters; True takes the checkpoint's, or its own where it has none; False is no CRF.
     device: "auto" takes CUDA or MPS where there is one.
     A path may also be a file of `atrous export`: .onnx, .xml or .pt2, which run on the CPU. runtime: "auto", "eager",
-    "torch", "onnxruntime" or "openvino", precision: "fp32" or "bf16"; see `atrous.runtimes.prepare`.
+    "torch", "onnxruntime" or "openvino", precision: "fp32" or "bf16"; see `atrous.runtimes.prepare`. pictures: how
+    many there will be, for "auto": a few do not pay for a conversion; None: many.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Predictor:
         output_stride: int | None = None,
         runtime: str = "auto",
         precision: str = "fp32",
+        pictures: int | None = None,
     ) -> None:
         source = checkpoint.locate(model) if isinstance(model, (str, Path)) else None
         if isinstance(model, (str, Path)):
@@ -95,10 +98,15 @@ class Predictor:
                     f"{model.path} was exported at output stride {model.config.output_stride}: it has no other"
                 )
         elif stride is not None:
-            given_model, model = model, at_output_stride(cast(Model, model), stride)
-            source = source if model is given_model else None  # a conversion of the file has its own stride
+            model = at_output_stride(cast(Model, model), stride)
         self.crf = None if self.protocol.crf is None else make_crf(self.protocol.crf)
         self.device = pick_device("cpu" if isinstance(model, runtimes.Exported) else device)
+        views = None if pictures is None else pictures * self.protocol.views
+        if runtime == "auto":
+            self.choice = choose_runtime(model, self.device, precision, source, views)
+            runtime = self.choice.runtime
+        else:
+            self.choice = Choice(runtime)
         self.model = runtimes.prepare(model, self.device, runtime, precision, source)
         self.output_stride = checkpoint.config_of(model).output_stride
         self.labels = metadata.labels

@@ -235,7 +235,7 @@ def test_jpeg_is_read_whole_or_by_libvips(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("atrous.raster.WHOLE", 100)
     with monkeypatch.context() as without:
         without.setitem(__import__("sys").modules, "pyvips", None)
-        with pytest.raises(InputError, match=r"pip install 'atrous\[vips\]'"):
+        with pytest.raises(InputError, match=r"a\.jpg\) need pyvips.* pip install 'atrous\[vips\]'"):
             open_raster(path)
     pytest.importorskip("pyvips")
     raster = open_raster(path)

@@ -27,7 +27,7 @@ class VipsRaster(Raster):
     """Whatever libvips reads, from top to bottom; going up opens the file anew."""
 
     def __init__(self, path: Path, upright: bool = True) -> None:
-        self.vips = needed("pyvips", path.suffix.lstrip(".").upper() or "no TIFF, no PNG")
+        self.vips = needed("pyvips", str(path))
         self.path = path
         image = self._open()
         self.height, self.width = image.height, image.width

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from atrous import checkpoint
+from atrous.checkpoint import config_of
 from atrous.errors import InputError, choose
 from atrous.runtimes.folding import fold_batch_norm
 from atrous.runtimes.networks import Exported, OnnxNetwork, OpenVinoNetwork, TorchProgram
@@ -45,12 +46,13 @@ def prepare(
     runtime: str = "auto",
     precision: str = "fp32",
     source: Path | None = None,
+    pictures: int | None = None,
 ) -> nn.Module:
-    """The model as it runs fastest with the same logits, on `device`, in eval mode.
+    """The model as it runs with the same logits in a runtime, on `device`, in eval mode.
 
     runtime: "eager" is the model itself, moved there; "torch" a copy with batch norm folded; "onnxruntime" and
-    "openvino" convert it, once for a checkpoint (`source`), into the user's cache folder. "auto" takes a conversion
-    that is there already, otherwise "torch". precision: "bf16" computes in bfloat16, twice as fast where the hardware
+    "openvino" convert it, once for a checkpoint (`source`), into the user's cache folder. "auto" is the fastest of
+    them here, see `choice.choose_runtime`. precision: "bf16" computes in bfloat16, twice as fast where the hardware
     has it, with scores that differ in the third digit.
 
     What was exported already runs as it is. Raises InputError for an unknown name, or a runtime that is not installed
@@ -62,18 +64,26 @@ def prepare(
         if runtime not in ("auto", model.runtime):
             raise InputError(f"{model.path} is run by {model.runtime}, not by {runtime}")
         return model
-    if runtime == "eager" and precision != "fp32":
-        raise InputError(f"runtime 'eager' is the model as it is, not in {precision}: take torch")
-    if runtime in ("onnxruntime", "openvino") and device.type != "cpu":
-        raise InputError(f"runtime {runtime!r} runs on the CPU: give --device cpu, or --runtime torch")
-    if device.type == "cpu" and runtime in ("auto", "onnxruntime", "openvino"):
-        from atrous.runtimes.conversion import converted
+    if runtime == "auto":
+        from atrous.runtimes.choice import choose_runtime
 
-        if (found := converted(model, runtime, precision, source)) is not None:
-            return found
-    if runtime != "eager":
-        model = fold_batch_norm(model)
-    model = model.to(device).to(memory_format=torch.channels_last).eval()
+        runtime = choose_runtime(model, device, precision, source, pictures).runtime
+    if runtime == "eager":
+        if precision != "fp32":
+            raise InputError(f"runtime 'eager' is the model as it is, not in {precision}: take torch")
+        return model.to(device).to(memory_format=torch.channels_last).eval()
+    if runtime == "torch":
+        return on_torch(model, device, precision)
+    if device.type != "cpu":
+        raise InputError(f"runtime {runtime!r} runs on the CPU: give --device cpu, or --runtime torch")
+    from atrous.runtimes.conversion import converted
+
+    return converted(model, runtime, precision, source)
+
+
+def on_torch(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
+    """A copy with batch norm folded, channels last."""
+    model = fold_batch_norm(model).to(device).to(memory_format=torch.channels_last).eval()
     return HalfPrecision(model) if precision == "bf16" else model
 
 
@@ -83,6 +93,7 @@ class HalfPrecision(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.align_corners = model.bfloat16(), model.align_corners
+        self.config = config_of(model)
 
     def scores(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"out": self.model.scores(x.bfloat16())["out"].float()}  # type: ignore[operator]

@@ -9,47 +9,45 @@ from pathlib import Path
 
 from torch import nn
 
+from atrous.checkpoint import config_of
 from atrous.errors import InputError
-from atrous.runtimes import installed, need
+from atrous.runtimes import need
 from atrous.runtimes.networks import Exported, OnnxNetwork, OpenVinoNetwork
 
-CONVERTED = ("openvino", "onnxruntime")  # the fastest first, as measured (docs/benchmarks.md)
+FORMATS = {"openvino": ("openvino", ".xml"), "onnxruntime": ("onnx", ".onnx")}  # runtime: format, ending
 
 
-def converted(model: nn.Module, runtime: str, precision: str, source: Path | None) -> Exported | None:
-    """The model in ONNX Runtime or OpenVINO; "auto" takes what is there already and returns None where nothing is.
+def converted(model: nn.Module, runtime: str, precision: str, source: Path | None) -> Exported:
+    """The model in ONNX Runtime or OpenVINO.
 
     source: the checkpoint that the model is from, whose conversion is kept; without it, every call converts.
     """
-    if runtime == "auto" and (source is None or precision != "fp32" or not cache_folder().is_dir()):
-        return None
-    kept = None if source is None else cache_folder() / f"{_digest(source)}.onnx"
-    if runtime == "auto":
-        if kept is None or not kept.is_file():
-            return None
-        found = next((name for name in CONVERTED if installed(name)), None)
-        if found is None:
-            return None
-        runtime = found
     need(runtime)
     if runtime == "onnxruntime" and precision != "fp32":
         raise InputError(
             f"runtime 'onnxruntime' computes in fp32 here, not in {precision}: take openvino or torch"
         )
+    format, ending = FORMATS[runtime]
     with tempfile.TemporaryDirectory() as folder:
-        path = kept or Path(folder) / "model.onnx"
+        path = Path(folder) / f"model{ending}" if source is None else kept(model, runtime, source)
         if not path.is_file():
             from atrous.runtimes.export import export
 
-            export(model, path, "onnx", "scores")
+            export(model, path, format, "scores")
         return OpenVinoNetwork(path, precision) if runtime == "openvino" else OnnxNetwork(path)
+
+
+def kept(model: nn.Module, runtime: str, source: Path) -> Path:
+    """Where the conversion of a checkpoint is, or will be: by its digest and the model's output stride."""
+    return cache_folder() / f"{stem(model, source)}{FORMATS[runtime][1]}"
+
+
+def stem(model: nn.Module, source: Path) -> str:
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{digest}-os{config_of(model).output_stride}"
 
 
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/atrous, by default ~/.cache/atrous."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atrous"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

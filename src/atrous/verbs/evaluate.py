@@ -47,8 +47,8 @@ def run(given: Namespace) -> None:
     if given.batch_size < 1:
         raise InputError(f"--batch_size {given.batch_size} must be at least 1")
     trimap = widths(given.trimap)
-    predictor = make_predictor(given)
     data = open_dataset(given.data, split=given.split, format=given.format, **given.data_options)
+    predictor = make_predictor(given, min(given.limit or len(data), len(data)))
     first = processes.rank() == 0
     if first:
         terminal.say(

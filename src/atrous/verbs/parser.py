@@ -54,7 +54,7 @@ def add_protocol_arguments(parser: Parser, crf: bool = True) -> None:
         "--runtime",
         choices=("auto", "eager", "torch", "onnxruntime", "openvino"),
         default="auto",
-        help="what runs the network; a named one is converted to once and kept, and auto takes it from then on",
+        help="what runs the network; auto: on a CPU the fastest here, converted to once where the pictures are many",
     )
     group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the network")
     if crf:
@@ -103,14 +103,15 @@ def chosen(given: Namespace, name: str) -> bool | None:
     return False if no else yes
 
 
-def make_predictor(given: Namespace) -> Any:
-    from atrous import processes
+def make_predictor(given: Namespace, pictures: int | None = None) -> Any:
+    """pictures: how many there are; None: many."""
+    from atrous import processes, terminal
     from atrous.predict import Predictor
 
     size = given.size and (given.size[0], given.size[-1])
     if given.size and len(given.size) > 2:
         raise InputError("--size takes one side, or height and width")
-    return Predictor(
+    predictor = Predictor(
         given.checkpoint,
         given.mode,
         size,
@@ -125,4 +126,8 @@ def make_predictor(given: Namespace) -> Any:
         output_stride=given.output_stride,
         runtime=given.runtime,
         precision=given.precision,
+        pictures=pictures,
     )
+    if predictor.choice.new and processes.rank() == 0:
+        terminal.say(str(predictor.choice))
+    return predictor

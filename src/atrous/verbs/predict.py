@@ -113,11 +113,15 @@ def predict_pictures(given: Namespace) -> None:
     style = make_style(given)
     outputs = Outputs(given.probabilities, polygons, style)
     which, of = shard(given.shard)
-    pictures = part_of(find_pictures(given.pictures, leave_out=folder, view=style.view), which, of)
+    found = find_pictures(given.pictures, leave_out=folder, view=style.view)
+    pictures = part_of(found, which, of)
     if given.polygons == "coco" and not (given.overwrite or given.resume):
         refuse_joined(folder)
     terminal.check_writable(folder)
-    predictor = make_predictor(given)
+    rank, count = processes.rank(), processes.count()
+    mine = part_of(pictures, rank, count)
+    large = {name: path for name, path in mine.items() if given.large or is_large(path)}
+    predictor = make_predictor(given, None if large else len(found))
     settings = {
         "checkpoint": str(given.checkpoint),
         "protocol": to_dict(predictor.protocol),
@@ -126,12 +130,9 @@ def predict_pictures(given: Namespace) -> None:
         **({"polygons": asdict(polygons)} if polygons else {}),
         "style": to_dict(style),
     }
-    rank, count = processes.rank(), processes.count()
     record = Record(
         folder, settings, f"-{which * count + rank + 1}-of-{of * count}" if of * count > 1 else ""
     )
-    mine = part_of(pictures, rank, count)
-    large = {name: path for name, path in mine.items() if given.large or is_large(path)}
     with processes.together():
         with terminal.Bar("predict") as bar:
             outcome = segment_files(
