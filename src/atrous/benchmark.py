@@ -66,7 +66,7 @@ def benchmark(
         for done, way in enumerate(ways):
             if progress:
                 progress(done + 1, len(ways), f"prepare {way[0]} {way[1]}")
-            networks[way] = prepare(load(path), device, *way, source=path)
+            networks[way] = prepare(load(path), device, *way, source=checkpoint.locate(path))
     found = []
     for number, size in enumerate(sizes):
         x = torch.randn(1, checkpoint.config_of(model).in_channels, *size, device=device)
