@@ -45,7 +45,7 @@ h3{font-size:16px;margin:22px 0 8px}p{margin:4px 0 12px}
 .key{display:inline-block;width:11px;height:11px;border-radius:3px;margin:0 6px 0 0}
 .key.s0,.bar.s0{background:var(--s0)}.key.s1,.bar.s1{background:var(--s1)}
 b.s0{color:var(--s0)}b.s1{color:var(--s1)}
-.chart{width:100%;height:auto;display:block}svg text{fill:var(--soft);font:12px system-ui,sans-serif}
+.chart{width:100%;max-width:640px;height:auto;display:block}svg text{fill:var(--soft);font:12px system-ui,sans-serif}
 .grid{stroke:var(--rule)}.line{fill:none;stroke-width:2;stroke-linejoin:round}.line.s0{stroke:var(--s0)}.line.s1{stroke:var(--s1)}
 .dot.s0{fill:var(--s0)}.dot.s1{fill:var(--s1)}
 .row{display:grid;grid-template-columns:minmax(80px,150px) 1fr;gap:10px;align-items:center;margin:5px 0}
