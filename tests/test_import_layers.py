@@ -22,7 +22,7 @@ ROOMS = [
     "importers runtimes hub",
     "predict objective",
     "evaluation tuning results large_job",
-    "segment_files video run quantize benchmark",
+    "segment_files video run quantize benchmark report",
     "optimizer state large",
     "train",
     "terminal app",

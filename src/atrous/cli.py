@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from atrous.errors import InputError
-from atrous.verbs import app, benchmark, crf, data, evaluate, export, importing, info, predict, pull, train
+from atrous.verbs import (
+    app,
+    benchmark,
+    crf,
+    data,
+    evaluate,
+    export,
+    importing,
+    info,
+    predict,
+    pull,
+    report,
+    train,
+)
 from atrous.verbs.parser import Parser, complain
 from atrous.version import __version__
 
@@ -17,6 +30,7 @@ EPILOG = "`atrous VERB --help` says what a verb takes."
 VERBS: dict[str, ModuleType] = {
     "train": train,
     "evaluate": evaluate,
+    "report": report,
     "predict": predict,
     "crf": crf,
     "import": importing,

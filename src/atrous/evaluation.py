@@ -37,6 +37,7 @@ def evaluate(
     trimap: Sequence[int] = (),
     boundary_share: float | None = None,
     add_up: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda counts: counts,
+    each: Callable[[Sample, NDArray[np.int64]], None] | None = None,
 ) -> Metrics:
     """Predict every picture (the first `limit`) and compare with its mask at the mask's own size.
 
@@ -45,6 +46,7 @@ def evaluate(
     every picture is in one of them, so that the confusion matrices of all add up to that of the whole; `add_up` does
     that where it is given, so the scores are those of all shards. batch_size: pictures of one size go through the
     network together. trimap, boundary_share: scores near boundaries too, see `boundary.BoundaryScores`.
+    each: called with every sample and its prediction (H, W).
     """
     names, ours = dataset.labels.names, predictor.labels.names
     if len(names) != len(ours):
@@ -70,6 +72,8 @@ def evaluate(
             truth = sample.mask.numpy()
             confusion.update(truth, prediction)
             near.update(truth, prediction)
+            if each:
+                each(sample, prediction)
             if progress:
                 done = min(total, (confusion.pictures + len(broken or ())) * shard[1])
                 progress(done, total, confusion.metrics(names).miou)
