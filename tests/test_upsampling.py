@@ -11,7 +11,7 @@ import torch
 from atrous import upsampling
 from atrous.layers import AlignCorners, resize
 from atrous.predict import Predictor
-from atrous.upsampling import resized_labels, source_points
+from atrous.upsampling import highest, resized_labels, source_points
 
 SHAPES = [
     (5, 7, 9, 50, 61),
@@ -77,3 +77,16 @@ def test_predictor_gives_the_labels_of_its_scores(options: dict[str, object], sc
         expected = predictor.scores(image).argmax(0)
         assert len(expected.unique()) > 1 or size == (1, 1)
         assert int((predictor.label_map(image).long() != expected).sum()) == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((3, 5, 7), torch.uint8), ((2, 256, 4, 3), torch.uint8), ((257, 3, 2), torch.int16)],
+)
+def test_highest_is_argmax(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Also where scores tie: of small integers many do."""
+    torch.manual_seed(0)
+    scores = torch.randint(0, 4 if shape[-3] < 100 else 400, shape).float()
+    labels = highest(scores)
+    assert labels.dtype == dtype
+    assert torch.equal(labels.long(), torch.from_numpy(scores.numpy().argmax(-3)))

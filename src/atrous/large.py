@@ -29,6 +29,7 @@ from atrous.raster.base import needed
 from atrous.results import Outputs, Record
 from atrous.segment_files import Outcome
 from atrous.tiling import Axis, parts, slide_in_blocks
+from atrous.upsampling import highest
 from atrous.visualize import STYLE, Style
 
 LARGE = 2**26  # pixels (8192 x 8192): pictures beyond are predicted by windows
@@ -237,7 +238,7 @@ def _predict(
             if block is not None:
                 if block.row > job.row:
                     job.advance(p, block.row)
-                labels = predictor.probabilities(block.scores)[0].argmax(0).cpu().numpy()
+                labels = highest(predictor.probabilities(block.scores)[0]).cpu().numpy()
                 job.write(block.top, block.left, labels, strip.look)
             del block  # its memory is needed for the next
             if progress:

@@ -25,7 +25,7 @@ from atrous.models import Model, at_output_stride
 from atrous.protocols import settle
 from atrous.runtimes.choice import Choice, choose_runtime
 from atrous.tiling import slide
-from atrous.upsampling import resized_labels
+from atrous.upsampling import highest, resized_labels
 
 WINDOW = (513, 513)  # v3 sec. 4.1: the crop that it is trained on, where nothing else names one
 
@@ -134,7 +134,7 @@ class Predictor:
         for indices in groups.values():
             batch = torch.stack([pictures[index] for index in indices])
             scores = self.scores(batch).cpu() if probabilities else None
-            labels = (self.label_map(batch) if scores is None else scores.argmax(1)).cpu().numpy()
+            labels = (self.label_map(batch) if scores is None else highest(scores)).cpu().numpy()
             for place, index in enumerate(indices):
                 results[index] = Segmentation(
                     labels=labels[place].astype(np.uint8 if len(self.labels) <= 256 else np.uint16),
@@ -162,7 +162,7 @@ class Predictor:
         if image.ndim == 3:
             return self.label_map(image[None])[0]
         if not self._one_view or self.crf is not None:
-            return self.scores(image).argmax(1)
+            return highest(self.scores(image))
         if isinstance(self.model, runtimes.Exported) and self.model.output == "labels":
             return self.model.labels(image)
         height, width = image.shape[-2:]

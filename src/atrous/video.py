@@ -16,6 +16,7 @@ from torch import Tensor
 
 from atrous.errors import InputError
 from atrous.predict import Predictor
+from atrous.upsampling import highest
 from atrous.visualize import Style, draw
 
 TARGETS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
@@ -169,7 +170,7 @@ def _transcode(
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         if smoothing:
             mean = smoothed(mean, predictor.scores(pixels), smoothing)
-            labels = mean.argmax(0)
+            labels = highest(mean)
         else:
             labels = predictor.label_map(pixels)
         picture = draw(image, labels.cpu().numpy(), predictor.labels, style)
