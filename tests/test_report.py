@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from atrous.cli import main
 from atrous.data import open_dataset
@@ -119,3 +120,28 @@ def test_ticks_enclose(low: float, high: float) -> None:
     assert marks[0] <= low <= high <= marks[-1] and len(marks) >= 2
     assert np.ptp(np.diff(marks)) < 1e-9
     assert json.dumps(marks)
+
+
+def test_many_noisy_pictures_with_odd_names_stay_below_five_megabytes(
+    scene_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Noise is what JPEG packs worst."""
+    draw = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for kind in ("images", "masks"):
+            (tmp_path / "odd" / part / kind).mkdir(parents=True)
+    for index in range(41):
+        part = "val" if index else "train"
+        name = f"{index:02d} <i>&amp'\".png"
+        Image.fromarray(draw.integers(0, 256, (120, 160, 3), np.uint8)).save(
+            tmp_path / "odd" / part / "images" / name
+        )
+        Image.fromarray(draw.integers(0, 9, (120, 160), np.uint8)).save(
+            tmp_path / "odd" / part / "masks" / name
+        )
+    out = tmp_path / "odd.html"
+    main(["report", str(scene_checkpoint), str(tmp_path / "odd"), "--out", str(out)])
+    page = out.read_text()
+    assert page.count("data:image/jpeg") == 36 * 4
+    assert len(page.encode()) < 5_000_000
+    assert "<i>" not in page.replace("<i style", "") and "&lt;i&gt;&amp;amp" in page
