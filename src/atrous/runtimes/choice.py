@@ -107,7 +107,7 @@ def _trial(network: nn.Module) -> float:
 def _here(precision: str, runtimes: list[str]) -> str:
     """A short name of what a trial's result depends on, beside the model."""
     about = [_processor(), str(torch.get_num_threads()), precision]
-    about += [f"{package} {metadata.version(package)}" for package in ("torch", *runtimes)]
+    about += [torch.__version__, *(f"{package} {metadata.version(package)}" for package in runtimes)]
     return hashlib.sha256("\n".join(about).encode()).hexdigest()[:12]
 
 
