@@ -16,7 +16,7 @@ from PIL import Image
 import atrous
 from atrous import terminal
 from atrous.config import Normalization
-from atrous.heat_map import field_map
+from atrous.heat_map import STRIP, field_map
 from atrous.models import MODELS
 from atrous.receptive import measure, newly_initialised, normalised, table
 from atrous.visualize import panel
@@ -35,14 +35,16 @@ def main(target: Path, side: int, count: int) -> None:
         terminal.say(table(fields, f"{name} {model.config.backbone}", about))
         field = fields[0]
         titles.append(f"{name}, {weights}: {field.effective} px")
-        maps.append(field_map(field.gradient, field.centre, field.deepest, field.effective, HEIGHT))
+        maps.append(
+            field_map(field.gradient, field.centre, field.deepest, field.effective, HEIGHT, field.pools)
+        )
 
     for name in MODELS:
         config = atrous.create_model(name, BACKBONE).config
         show(name, newly_initialised(config, pictures), "random")
     show("box", atrous.load("box"), "trained")
     rows = [slice(i, i + COLUMNS) for i in range(0, len(maps), COLUMNS)]
-    sheet = np.vstack([panel([maps[row]], titles[row], height=HEIGHT) for row in rows])
+    sheet = np.vstack([panel([maps[row]], titles[row], height=HEIGHT + STRIP) for row in rows])
     Image.fromarray(sheet).save(target, quality=85)
 
 

@@ -15,7 +15,7 @@ import atrous
 from atrous.cli import main
 from atrous.colours import as_seen
 from atrous.config import Normalization
-from atrous.heat_map import EFFECT, RAMP, field_map, heat
+from atrous.heat_map import EFFECT, RAMP, STRIP, field_map, heat
 from atrous.models import MODELS, create_model
 from atrous.receptive import (
     estimate_batch_norms,
@@ -179,7 +179,7 @@ def test_boxes_lie_where_they_should() -> None:
     values[50, 50] = 1
     drawn = field_map(values, (50, 50), theoretical=500, effective=21, height=404)
     blue = (drawn == EFFECT).all(-1)
-    upper = np.argwhere(blue[:300])  # the words lie below
+    upper = np.argwhere(blue[:404])  # the words lie below
     assert tuple(upper.min(0)) == (160, 160)  # 4 x (50.5 - 10.5)
     assert tuple(upper.max(0)) == (243, 243)  # 4 x (50.5 + 10.5) - 1
 
@@ -217,7 +217,7 @@ def test_the_command(
         assert f" {field.half} px" in line
     assert [path.name for path in tmp_path.iterdir()] == ["box_receptive_field.png"]
     with Image.open("box_receptive_field.png") as picture:
-        assert picture.size == (3 * 8 + 2 * 200, 30 + 200 + 8)  # random and trained
+        assert picture.size == (3 * 8 + 2 * 300, 30 + 300 + STRIP + 8)  # random and trained
 
     before = (tmp_path / "box_receptive_field.png").read_bytes()
     with pytest.raises(SystemExit):

@@ -26,7 +26,7 @@ RAMP = np.array(
     np.float64,
 )
 THEORY, EFFECT = PAPER, (86, 180, 233)  # of boxes; the blue is Okabe and Ito's
-LETTERS = 15  # pixels
+LETTERS, STRIP = 13, 42  # pixels
 
 
 def heat(values: NDArray[Any]) -> Picture:
@@ -39,26 +39,38 @@ def heat(values: NDArray[Any]) -> Picture:
 
 
 def field_map(
-    values: NDArray[Any], centre: tuple[int, int], theoretical: int, effective: int, height: int
+    values: NDArray[Any],
+    centre: tuple[int, int],
+    theoretical: int,
+    effective: int,
+    height: int,
+    pools: bool = False,
 ) -> Picture:
     """A gradient map (H, W) in heat colours, brought to `height`, with squares about `centre` (y, x) of given sides.
 
-    The theoretical one is white, the effective one blue; what is larger than the picture is said in words.
+    The theoretical one is white, the effective one blue. A strip below, `STRIP` high, says the sides in pixels, and
+    with `pools` that the theoretical field is the whole picture, too. (height + STRIP, at least W', 3).
     """
     scale = height / values.shape[0]
     width = max(1, round(scale * values.shape[1]))
     pooled = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
-    sheet = Image.fromarray(heat(np.asarray(pooled)))
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(LETTERS)
-    y = height - 6
-    for name, side, colour in (("effective", effective, EFFECT), ("theoretical", theoretical, THEORY)):
+    warm = Image.fromarray(heat(np.asarray(pooled)))
+    pen, font = ImageDraw.Draw(warm), ImageFont.load_default(LETTERS)
+    lines = []
+    for name, side, colour in (("theoretical", theoretical, THEORY), ("effective", effective, EFFECT)):
         words = f"{name} {side} px"
         if side > max(values.shape):
             words += ", larger than the picture"
         else:
             _square(pen, centre, side, scale, colour)
-        pen.text((8, y), words, colour, font, anchor="ls", stroke_width=2, stroke_fill=INK)
-        y -= round(1.4 * LETTERS)
+            words += " and the whole picture" if pools and name == "theoretical" else ""
+        lines.append((words, colour))
+    width = max(width, *(round(font.getlength(words)) + LETTERS for words, _ in lines))
+    sheet = Image.new("RGB", (width, height + STRIP), INK)
+    sheet.paste(warm)
+    pen = ImageDraw.Draw(sheet)
+    for i, (words, colour) in enumerate(lines):
+        pen.text((LETTERS // 2, height + round((i + 0.5) * STRIP / 2)), words, colour, font, anchor="lm")
     return np.asarray(sheet)
 
 

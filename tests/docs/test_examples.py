@@ -14,6 +14,7 @@ from PIL import Image
 import atrous
 from atrous.checkpoint import Metadata
 from atrous.data import SCENES, Labels
+from atrous.heat_map import STRIP
 from atrous.info import describe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -121,7 +122,7 @@ def test_receptive_fields(
         model = atrous.create_model(name, "mobilenet_v2")
         assert f" {describe(model, (65, 65)).receptive_field} px" in printed.split(f"of {name} ")[1]
     with Image.open(tmp_path / "fields.jpg") as picture:
-        assert picture.size == (3 * 270 + 4 * 8, 2 * (30 + 270 + 8))
+        assert picture.size == (3 * 270 + 4 * 8, 2 * (30 + 270 + STRIP + 8))
 
 
 def test_papers_row(

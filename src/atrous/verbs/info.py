@@ -89,7 +89,7 @@ def _receptive_field(given: Namespace, model: Any, is_trained: bool, target: Pat
     from atrous import terminal
     from atrous.checkpoint import metadata_of
     from atrous.data.scenes import open_scenes
-    from atrous.heat_map import field_map
+    from atrous.heat_map import STRIP, field_map
     from atrous.receptive import measure, newly_initialised, normalised, read_pictures, table
     from atrous.visualize import panel
 
@@ -118,14 +118,14 @@ def _receptive_field(given: Namespace, model: Any, is_trained: bool, target: Pat
     name = f"{model.config.name} {model.config.backbone}"
     about = f"{len(photos)} pictures of {size[0]}x{size[1]}, {given.data or 'drawn scenes'}"
     terminal.say(table(fields, name, about))
-    height = min(400, max(200, size[0]))
+    height = min(400, max(300, size[0]))
     full = [field for field in fields if field.pools == fields[0].pools]
-    maps = [field_map(f.gradient, f.centre, f.deepest, f.effective, height) for f in full]
+    maps = [field_map(f.gradient, f.centre, f.deepest, f.effective, height, f.pools) for f in full]
     titles = [f"{f.weights}: {f.effective} px" for f in full]
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".part-{target.name}")
     try:
-        Image.fromarray(panel([maps], titles, height=height)).save(beside)
+        Image.fromarray(panel([maps], titles, height=height + STRIP)).save(beside)
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
