@@ -116,7 +116,7 @@ def _receptive_field(given: Namespace, model: Any, is_trained: bool, target: Pat
         with terminal.Bar(weights) as bar:
             fields.extend(measure(network, pictures, weights, bar.show))
     name = f"{model.config.name} {model.config.backbone}"
-    about = f"{len(photos)} pictures of {size[0]}x{size[1]}, {given.data or 'drawn scenes'}"
+    about = f"{len(photos)} picture{'s'[: len(photos) > 1]} of {size[0]}x{size[1]}, {given.data or 'drawn scenes'}"
     terminal.say(table(fields, name, about))
     height = min(400, max(300, size[0]))
     full = [field for field in fields if field.pools == fields[0].pools]
