@@ -21,6 +21,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ELSEWHERE = {  # what runs them
     "demo.py": "`make demo`",
     "make_box.py": "needs data: VOC",
+    "app_client.py": "tests/app",
     "papers_row.py": "here, with weights that nobody trained",
 }
 
