@@ -14,6 +14,8 @@ from PIL import Image
 import atrous
 from atrous.checkpoint import Metadata
 from atrous.data import SCENES, Labels
+from atrous.heat_map import STRIP
+from atrous.info import describe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ELSEWHERE = {  # what runs them
@@ -109,6 +111,19 @@ def test_crf_pictures(
     assert figures["10 iterations"] > figures["scores"] + 0.05
     assert figures["scores"] < figures["1 iteration"] < figures["3 iterations"]
     assert len(list(tmp_path.glob("*.jpg"))) == 3
+
+
+def test_receptive_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The theoretical fields are `describe`'s, whatever the pictures."""
+    run("receptive_fields.py", tmp_path / "fields.jpg", 65, 1, monkeypatch=monkeypatch)
+    printed = capsys.readouterr().out
+    for name in ("deeplab_v1", "deeplab_v2", "pspnet", "deeplab_v3", "deeplab_v3plus"):
+        model = atrous.create_model(name, "mobilenet_v2")
+        assert f" {describe(model, (65, 65)).receptive_field} px" in printed.split(f"of {name} ")[1]
+    with Image.open(tmp_path / "fields.jpg") as picture:
+        assert picture.size == (3 * 270 + 4 * 8, 2 * (30 + 270 + STRIP + 8))
 
 
 def test_papers_row(
