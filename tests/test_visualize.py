@@ -14,6 +14,7 @@ from atrous.cli import main
 from atrous.colours import safe_palette
 from atrous.data.labels import Labels
 from atrous.visualize import (
+    STYLE,
     VIEWS,
     Style,
     background,
@@ -107,7 +108,14 @@ def test_any_size_can_be_drawn(size: tuple[int, int], view: str) -> None:
     if min(size) < 22:  # neither names nor a legend can be read there
         np.testing.assert_array_equal(shown, bare)
     else:
-        assert (shown.shape[0] > size[0]) == (bare.shape[1] >= 100)
+        assert (shown.shape[0] > size[0]) == (bare.shape[1] >= 100 and size[0] > 23)
+
+
+def test_a_small_picture_is_not_lost_above_its_legend() -> None:
+    """Nine classes, one under the other, would be twice as high as a picture of 96 x 128."""
+    labels = Labels.named([f"a long name {i}" for i in range(9)])
+    mask = (np.arange(96 * 128).reshape(96, 128) // 32 % 9).astype(np.uint8)
+    assert draw(np.zeros((96, 128, 3), np.uint8), mask, labels, STYLE).shape == (96, 128, 3)
 
 
 def test_names_and_legends_of_any_words() -> None:

@@ -24,7 +24,8 @@ OKABE_ITO: tuple[Colour, ...] = (
     (204, 121, 167),  # reddish purple
 )
 DISTINCT = 256  # colours; from there on they come again
-LIGHTNESS, CHROMA = (0.42, 0.97), 0.04  # of candidates, in OKLab: they are to be seen as a tint on a photo
+# of candidates, in OKLab: they are to be seen as a tint on a photo, and none is to shout (Okabe and Ito's reach 0.18)
+LIGHTNESS, CHROMA = (0.42, 0.97), (0.04, 0.18)
 
 _OKLAB_LMS = np.array(
     [
@@ -64,7 +65,9 @@ def _spaced(count: int) -> tuple[Colour, ...]:
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
     seen = as_seen(grid)
     lightness, chroma = seen[0, :, 0], np.hypot(*seen[0, :, 1:].T)
-    usable = (lightness > LIGHTNESS[0]) & (lightness < LIGHTNESS[1]) & (chroma > CHROMA)
+    usable = (
+        (lightness > LIGHTNESS[0]) & (lightness < LIGHTNESS[1]) & (chroma > CHROMA[0]) & (chroma < CHROMA[1])
+    )
     grid, seen = grid[usable], seen[:, usable]
     chosen = list(OKABE_ITO[:count])
     nearest = np.full(len(grid), np.inf)

@@ -114,7 +114,10 @@ VIEWS: dict[str, Callable[[Picture, NDArray[Any], Labels], Picture]] = {
 
 
 def with_legend(picture: Picture, mask: NDArray[Any], labels: Labels) -> Picture:
-    """The picture over a legend of the classes in `mask`, the larger ones first; as it is where it is too narrow."""
+    """The picture over a legend of the classes in `mask`, the larger ones first.
+
+    The picture as it is where that is too narrow, or lower than the legend would be.
+    """
     width = picture.shape[1]
     size = letter_size(*mask.shape)
     if width < LEGEND_WIDTH or not size:
@@ -128,7 +131,7 @@ def with_legend(picture: Picture, mask: NDArray[Any], labels: Labels) -> Picture
         ((pad, pad), (pad, pad), (0, 0)),
         constant_values=PAPER[0],
     )
-    return np.vstack([picture, strip])
+    return picture if len(strip) > len(picture) else np.vstack([picture, strip])
 
 
 def panel(
