@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,19 @@ import pytest
 from atrous.app.work import Limits, Models
 
 LIMITS = Limits(megabytes=2, pixels=1_000_000, side=512)
+
+
+def sweep() -> None:
+    """gradio, its client and playwright leave event loops unclosed, which some later test would be blamed for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def swept() -> Iterator[None]:
+    yield
+    sweep()
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +37,4 @@ def address(scene_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
         twin.symlink_to(scene_checkpoint)
         with serve(Models([str(scene_checkpoint), str(twin)], "cpu"), LIMITS, port=0) as found:
             yield str(found)
+    sweep()
