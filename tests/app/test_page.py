@@ -124,3 +124,34 @@ def test_without_gradio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert (
         capsys.readouterr().err.strip() == "atrous: error: the page needs gradio: pip install 'atrous[app]'"
     )
+
+
+def test_what_was_handed_over_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atrous.app import page
+
+    first = page.passing_folder(tmp_path)
+    (first / "mask.png").write_bytes(b"x")
+    second = page.passing_folder(tmp_path)
+    assert first.exists()
+    monkeypatch.setattr(page, "HANDED_OVER", -1)
+    third = page.passing_folder(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [third]
+    assert not second.exists()
+
+
+def test_a_page_leaves_nothing_behind(
+    scene_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atrous.app.page import serve
+    from atrous.app.work import Limits, Models
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    with serve(Models([str(scene_checkpoint)], "cpu"), Limits(), port=0) as address:
+        from gradio_client import Client, handle_file
+
+        caller = Client(address, verbose=False, download_files=str(tmp_path / "mine"))
+        mask, *_ = caller.predict(handle_file(scene(tmp_path / "a.png", 3)), api_name="/segment")
+        assert Image.open(mask).size == (96, 64)
+    assert not [path for path in (tmp_path / "temporary").rglob("*") if path.is_file()]

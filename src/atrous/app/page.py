@@ -10,13 +10,15 @@ writes. The models are shared, and only read.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ NO_MODEL = "none"
 SAMPLES = (1, 5, 0)  # scenes
 SAMPLE_SIZE = (375, 500)
 FORGET = 2 * 3600  # seconds after which a visitor's pictures and scores are dropped
+HANDED_OVER = 60  # seconds after which gradio surely has its copy of a file
 
 # Largest values of the sliders; the papers search bi_w 3..6, bi_xy_std 30..100, bi_rgb_std 3..10 (v2 sec. 4.1)
 RANGES: dict[str, tuple[float, float, float, str]] = {
@@ -57,14 +60,23 @@ class Work:
     scores: tuple[Scores, ...]
 
 
-def file_of(payload: Any) -> str | None:
+def passing_folder(home: Path) -> Path:
+    """A new folder for files that are handed over; those that have been are removed: gradio keeps copies of its own."""
+    for old in home.iterdir():
+        with suppress(OSError):  # another visitor's turn removes it
+            if time.time() - old.stat().st_mtime > HANDED_OVER:
+                shutil.rmtree(old)
+    return Path(tempfile.mkdtemp(dir=home))
+
+
+def file_of(home: Path, payload: Any) -> str | None:
     """An upload under the name that it has with the visitor: gradio changes some letters."""
     if payload is None or payload.path is None:
         return None
     path = Path(payload.path)
     if not payload.orig_name or payload.orig_name == path.name:
         return str(path)
-    named = Path(tempfile.mkdtemp(dir=path.parent)) / Path(payload.orig_name.replace("\\", "/")).name
+    named = passing_folder(home) / Path(payload.orig_name.replace("\\", "/")).name
     try:
         named.symlink_to(path)
     except OSError:  # a name that cannot be one here
@@ -72,8 +84,8 @@ def file_of(payload: Any) -> str | None:
     return str(named)
 
 
-def build(models: Models, limits: Limits, samples: Sequence[Path]) -> Any:
-    """The page as gradio Blocks."""
+def build(models: Models, limits: Limits, samples: Sequence[Path], home: Path) -> Any:
+    """The page as gradio Blocks. home: a folder for files on their way."""
     crf_of_box = DenseCRF()
     with gr.Blocks(
         title="atrous", analytics_enabled=False, fill_width=True, delete_cache=(FORGET, FORGET)
@@ -91,9 +103,8 @@ def build(models: Models, limits: Limits, samples: Sequence[Path]) -> Any:
                     height=240,
                     elem_id="picture",
                 )
-                picture.preprocess = (
-                    file_of  # gradio's own decodes it; that is for `read_upload`, and its limits
-                )
+                # gradio's own decodes it; that is for `read_upload`, and its limits
+                picture.preprocess = partial(file_of, home)
                 gr.Examples([[str(path)] for path in samples], [picture], label="or a drawn scene")
                 model = gr.Dropdown(models.names, value=models.names[0], label="model", elem_id="model")
                 other = gr.Dropdown(
@@ -168,7 +179,7 @@ def build(models: Models, limits: Limits, samples: Sequence[Path]) -> Any:
             paths: list[Any] = []
             for result in results if mine is not None else ():
                 assert mine is not None
-                folder = Path(tempfile.mkdtemp(prefix="atrous-"))
+                folder = passing_folder(home)
                 paths += [
                     gr.update(value=str(path), interactive=True)
                     for path in work.write_downloads(folder, mine.upload, result)
@@ -219,7 +230,7 @@ def build(models: Models, limits: Limits, samples: Sequence[Path]) -> Any:
             **hidden,
         ).then(**saved, show_progress="hidden", **hidden)
 
-        _add_api(models, limits, mine, picture, model, protocol, scales, flip, use_crf, sliders)
+        _add_api(models, limits, mine, picture, model, protocol, scales, flip, use_crf, sliders, home)
     return page
 
 
@@ -269,6 +280,7 @@ def _add_api(
     flip: Any,
     use_crf: Any,
     sliders: Sequence[Any],
+    home: Path,
 ) -> None:
     """/segment and /refine: the mask, overlay and polygon files, and a summary. `refine` goes on with the scores that
     the same client's `segment` left."""
@@ -281,7 +293,7 @@ def _add_api(
         begun = time.perf_counter()
         result = work.refine(mine.scores[0], mine.upload, crf)
         seconds = time.perf_counter() - begun
-        paths = work.write_downloads(Path(tempfile.mkdtemp(prefix="atrous-")), mine.upload, result)
+        paths = work.write_downloads(passing_folder(home), mine.upload, result)
         return *map(str, paths), {
             "model": mine.scores[0].model,
             "protocol": mine.scores[0].protocol,
@@ -382,8 +394,9 @@ def serve(models: Models, limits: Limits, host: str = "127.0.0.1", port: int = 7
     from starlette.middleware import Middleware
 
     port = free_port(host, port)
-    with tempfile.TemporaryDirectory(prefix="atrous-app-") as folder:
-        page = build(models, limits, draw_samples(Path(folder)))
+    temporary = partial(tempfile.TemporaryDirectory, prefix="atrous-app-", ignore_cleanup_errors=True)
+    with temporary() as folder, temporary() as home:
+        page = build(models, limits, draw_samples(Path(folder)), Path(home))
         page.launch(
             server_name=host,
             server_port=port,
