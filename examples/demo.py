@@ -3,7 +3,7 @@ train, evaluate, predict, refine. A picture of each.
 
     python examples/demo.py [FOLDER]
 
-Takes about four minutes on two CPU cores and leaves everything in FOLDER (default: demo).
+Takes about two minutes on two CPU cores and leaves everything in FOLDER (default: demo).
 """
 
 from __future__ import annotations
