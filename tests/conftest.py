@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from PIL import Image
 
 import atrous
 from atrous.checkpoint import Metadata
+from atrous.cli import main
 from atrous.data import SCENES
 
 torch.set_num_threads(1)  # the tests run in one process per core
@@ -48,3 +49,35 @@ def photo(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (41, 57, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """refused(words): what `atrous WORDS` says, which must end with 2 and one line. lines: how many; None: any."""
+
+    def run(words: Sequence[str], lines: int | None = 1) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+        error = capsys.readouterr().err.strip()
+        found = error.splitlines()
+        assert all(line.startswith("atrous: error: ") for line in found), error
+        assert lines is None or len(found) == lines, error
+        return error
+
+    return run
+
+
+@pytest.fixture
+def pictures_and_masks(tmp_path: Path) -> Path:
+    """A folder in no special layout: images/ and masks/, ten of each, in which a bright part is class 1."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for i in range(10):
+        mask = np.zeros((40, 56), np.uint8)
+        mask[:, : 10 + 3 * i] = 1
+        pixels = (mask[..., None] * 150 + rng.integers(0, 60, (40, 56, 3))).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{i}.jpg")
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{i}.png")
+    return tmp_path / "data"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,7 @@ def run(scene_checkpoint: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(words)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err.strip()
-    assert len(error.splitlines()) == 1
-    return error
-
-
-def test_the_figures_are_those_of_evaluate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_figures_are_those_of_evaluate(run: Path, refused: Callable[..., str]) -> None:
     main(["report", str(run), "--limit", "5"])
     page = (run / "report.html").read_text()
     predictor, data = Predictor(run / "best.safetensors"), open_dataset("scenes", "val")
@@ -65,11 +57,11 @@ def test_the_figures_are_those_of_evaluate(run: Path, capsys: pytest.CaptureFixt
     assert not re.search(r"(src|href)=[\"'](?!data:image/jpeg)|url\(|@import|<script", page)
     assert page.count("data:image/jpeg") == 5 * 4
     assert len(page.encode()) < 5_000_000
-    assert "exists already" in refused(["report", str(run), "--limit", "5"], capsys)
+    assert "exists already" in refused(["report", str(run), "--limit", "5"])
 
 
 def test_two_runs_side_by_side(
-    run: Path, scene_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, scene_checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     out = tmp_path / "two.html"
     words = ["report", str(run), str(scene_checkpoint), "scenes", "--limit", "4", "--out", str(out)]
@@ -77,22 +69,26 @@ def test_two_runs_side_by_side(
     page = out.read_text()
     assert len(re.findall("<b class=s[01]>", page)) == 10
     assert page.count("data:image/jpeg") == 4 * 6
-    assert "exists already" in refused(words, capsys)
+    assert "exists already" in refused(words)
 
 
 def test_what_cannot_be_reported(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "no such checkpoint" in refused(["report", "gone.safetensors", "scenes"], capsys)
-    assert "which models?" in refused(["report", "scenes"], capsys)
+    assert "no such checkpoint" in refused(["report", "gone.safetensors", "scenes"])
+    assert "which models?" in refused(["report", "scenes"])
     (run / "recipe.yaml").write_text("data: /gone\niterations: 30\n")
-    assert "/gone, which is not there: if it moved" in refused(["report", str(run)], capsys)
-    assert "ends in .html" in refused(["report", str(run), "scenes", "--out", "a.pdf"], capsys)
+    assert "/gone, which is not there: if it moved" in refused(["report", str(run)])
+    assert "ends in .html" in refused(["report", str(run), "scenes", "--out", "a.pdf"])
     main(["report", str(run), "scenes", "--limit", "1"])
     assert "not finished (iteration 20 of 30)" in capsys.readouterr().out
     (run / "best.safetensors").unlink()
-    assert "no best.safetensors yet" in refused(["report", str(run)], capsys)
+    assert "no best.safetensors yet" in refused(["report", str(run)])
 
 
 def test_confusions_in_words() -> None:

@@ -46,22 +46,16 @@ def test_predict_array(
 
 
 def test_train_on_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pictures_and_masks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (tmp_path / "data" / kind).mkdir(parents=True)
-    for i in range(10):
-        mask = np.zeros((40, 56), np.uint8)
-        mask[:, : 20 + i] = 1
-        pixels = mask[..., None] * 150 + rng.integers(0, 60, (40, 56, 3))
-        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / "images" / f"{i}.png")
-        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{i}.png")
-    run("train_on_folder.py", tmp_path / "data", tmp_path / "run", 2, monkeypatch=monkeypatch)
+    run("train_on_folder.py", pictures_and_masks, tmp_path / "run", 2, monkeypatch=monkeypatch)
     with Image.open(tmp_path / "run" / "first_of_val.png") as labels:
         assert labels.size == (56, 40)
     predictor = atrous.Predictor(tmp_path / "run" / "best.safetensors")
-    miou = atrous.evaluate(predictor, atrous.open_dataset(tmp_path / "data", split="val")).miou
+    miou = atrous.evaluate(predictor, atrous.open_dataset(pictures_and_masks, split="val")).miou
     assert f"mIoU {miou:.3f}" in capsys.readouterr().out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -261,25 +262,18 @@ def test_a_file_without_parity_is_not_left(
     assert not list(tmp_path.iterdir())
 
 
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(words)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err.strip()
-    assert len(error.splitlines()) == 1
-    return error
-
-
 def test_bad_files_and_names(
-    small: Path, program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: Path,
+    program: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
 ) -> None:
     capsys.readouterr()
-    assert "exists already" in refused(
-        ["export", str(small), "--format", "torch", "--out", str(program)], capsys
-    )
-    assert "ends in .pt2" in refused(["export", str(small), "--format", "torch", "--out", "m.onnx"], capsys)
-    assert "belongs to --format" in refused(["export", str(small), "--as", "torchvision", "--labels"], capsys)
-    assert "--as" in refused(["export", str(small)], capsys)
+    assert "exists already" in refused(["export", str(small), "--format", "torch", "--out", str(program)])
+    assert "ends in .pt2" in refused(["export", str(small), "--format", "torch", "--out", "m.onnx"])
+    assert "belongs to --format" in refused(["export", str(small), "--as", "torchvision", "--labels"])
+    assert "--as" in refused(["export", str(small)])
     with pytest.raises(InputError, match=r"gone\.onnx: no such file"):
         Predictor(tmp_path / "gone.onnx")
     for package, suffix in (("onnxruntime", ".onnx"), ("openvino", ".xml"), ("torch", ".pt2")):
