@@ -1,7 +1,6 @@
 """Inference beside torchvision and segmentation_models.pytorch: the same weights, in one run, taking turns.
 
     python benchmarks/inference.py [--size 512] [--rounds 9] [--threads 2] [--models v3plus_mobilenet_v2 ...]
-    python benchmarks/inference.py --files PHOTOS [--count 50]     # JPEG files in, PNG files out
     python benchmarks/inference.py --cuda                          # batch 1 and 16 on a GPU
 
 Timed: a normalised picture (1, 3, S, S) to its labels (S, S). Theirs is `model(x).argmax(1)`, eager, compiled with
@@ -13,17 +12,12 @@ segmentation_models_pytorch for its two models.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,13 +28,9 @@ from torch import Tensor, nn
 
 import atrous
 from atrous import quantize
-from atrous.data.pictures import read_image
 from atrous.info import describe
 from atrous.models import Model
-from atrous.predict import Predictor, Segmentation
-from atrous.results import index_png
 from atrous.runtimes import Exported, installed, load, prepare
-from atrous.stream import ahead
 from atrous.upsampling import resized_labels
 
 CPU = torch.device("cpu")
@@ -241,100 +231,6 @@ def on_cpu(given: argparse.Namespace) -> None:
             )
 
 
-def their_script(photos: list[Path], out: Path) -> None:
-    """The loop of torchvision's documentation."""
-    from PIL import Image
-    from torchvision.transforms import functional
-
-    theirs = their_model("v3_resnet50")
-    palette = np.random.default_rng(0).integers(0, 256, 21 * 3).tolist()
-    for photo in photos:
-        x = functional.to_tensor(Image.open(photo).convert("RGB"))
-        x = functional.normalize(x, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        with torch.no_grad():
-            labels = theirs(x[None])["out"][0].argmax(0)
-        picture = Image.fromarray(labels.byte().numpy())
-        picture.putpalette(palette)
-        picture.save(out / f"{photo.stem}.png")
-
-
-def our_files(checkpoint: Path, photos: list[Path], out: Path, way: str) -> None:
-    runtime, _, precision = way.partition(" ")
-    predictor = Predictor(
-        checkpoint, device="cpu", runtime=runtime, precision=precision or "fp32", pictures=len(photos)
-    )
-
-    def write(photo: Path, result: Segmentation) -> None:
-        index_png(result).save(out / f"{photo.stem}.png")
-
-    with ThreadPoolExecutor(1) as writer:
-        writings = [
-            writer.submit(write, photo, predictor.predict(reading.result()))
-            for photo, reading in ahead(read_image, photos, 1, 2)
-        ]
-    for writing in writings:
-        writing.result()
-
-
-def child(given: argparse.Namespace) -> None:
-    """One side in a process of its own. Building the model counts, the imports of Python do not."""
-    photos = sorted(Path(given.files).glob("*.jpg"))[: given.count]
-    checkpoint, out = Path(given.child[1]), Path(given.child[2])
-    work = (
-        (lambda: their_script(photos, out))
-        if given.child[0] == "theirs"
-        else (lambda: our_files(checkpoint, photos, out, given.child[0]))
-    )
-    taken = seconds(work)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
-    print(json.dumps({"seconds": taken, "megabytes": peak, "photos": len(photos)}))
-
-
-def files(given: argparse.Namespace) -> None:
-    sides = given.sides
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "ours.safetensors"
-        atrous.save(pair("v3_resnet50")[1], checkpoint)
-        found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        os.environ["XDG_CACHE_HOME"] = folder  # of the conversions: the first round makes them
-        for _ in range(given.file_rounds):
-            for side in sides:
-                out = Path(folder) / side
-                out.mkdir(exist_ok=True)
-                command = [sys.executable, __file__, "--child", side, str(checkpoint), str(out)]
-                command += [
-                    "--files",
-                    given.files,
-                    "--count",
-                    str(given.count),
-                    "--threads",
-                    str(given.threads),
-                ]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                found[side].append(json.loads(done.stdout.splitlines()[-1]))
-                print(f"{side}: {found[side][-1]}", file=sys.stderr, flush=True)
-        base = statistics.median(run["seconds"] for run in found["theirs"])
-        for side, runs in found.items():
-            taken = statistics.median(run["seconds"] for run in runs)
-            rounds = " ".join(f"{run['seconds']:.2f}" for run in runs)
-            peak = max(run["megabytes"] for run in runs)
-            other, pixels = different_labels(Path(folder) / "theirs", Path(folder) / side)
-            print(
-                f"{side:12s} {taken:7.2f} s ({rounds}) for {runs[0]['photos']} photos   {base / taken:5.2f}x   "
-                f"peak {peak:6.0f} MB   {other} of {pixels} labels differ"
-            )
-
-
-def different_labels(theirs: Path, ours: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    other = pixels = 0
-    for path in sorted(theirs.glob("*.png")):
-        a, b = np.asarray(Image.open(path)), np.asarray(Image.open(ours / path.name))
-        other, pixels = other + int((a != b).sum()), pixels + a.size
-    return other, pixels
-
-
 @torch.inference_mode()
 def on_cuda(given: argparse.Namespace) -> None:
     """Pictures in a second: eager float32, then channels_last, bfloat16, and compiled with CUDA graphs."""
@@ -388,21 +284,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no_compile", dest="compile", action="store_false", help="without torch.compile")
-    parser.add_argument("--files", help="folder of photos (.jpg)")
-    parser.add_argument("--count", type=int, default=50, help="of the photos")
-    parser.add_argument("--file_rounds", type=int, default=3)
-    parser.add_argument(
-        "--sides", nargs="+", default=["theirs", "torch", "auto", "auto bf16"], help="of --files"
-    )
     parser.add_argument("--cuda", action="store_true")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    if given.child:
-        child(given)
-    elif given.files:
-        files(given)
-    elif given.cuda:
+    if given.cuda:
         on_cuda(given)
     else:
         on_cpu(given)

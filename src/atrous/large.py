@@ -26,7 +26,7 @@ from atrous.large_job import Job
 from atrous.predict import Predictor
 from atrous.raster import Raster, open_raster, picture_size
 from atrous.raster.base import needed
-from atrous.results import Outputs, Record
+from atrous.results import OUTPUTS, Outputs, Record
 from atrous.segment_files import Outcome
 from atrous.tiling import Axis, parts, slide_in_blocks
 from atrous.upsampling import highest
@@ -146,7 +146,7 @@ def segment_large_files(
     record: Record,
     outcome: Outcome,
     *,
-    outputs: Outputs = Outputs(),  # noqa: B008
+    outputs: Outputs = OUTPUTS,
     overwrite: bool = False,
     resume: bool = False,
     upright: bool = True,

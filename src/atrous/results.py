@@ -38,6 +38,9 @@ class Outputs:
         return self.probabilities or self.polygons is not None  # which have a score
 
 
+OUTPUTS = Outputs()
+
+
 def write_segmentation(
     result: Segmentation,
     image: NDArray[np.uint8],

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from atrous.data.pictures import read_image
 from atrous.errors import InputError
 from atrous.predict import Predictor, Segmentation
-from atrous.results import Outputs, Record, put_in_place, refuse_existing, result_files, write_beside
+from atrous.results import OUTPUTS, Outputs, Record, put_in_place, refuse_existing, result_files, write_beside
 from atrous.stream import ahead, buckets
 
 BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
@@ -50,7 +50,7 @@ def segment_files(
     record: Record,
     *,
     batch_size: int = 1,
-    outputs: Outputs = Outputs(),  # noqa: B008
+    outputs: Outputs = OUTPUTS,
     overwrite: bool = False,
     resume: bool = False,
     upright: bool = True,

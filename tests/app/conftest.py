@@ -31,7 +31,7 @@ def address(scene_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     pytest.importorskip("gradio", reason="gradio is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        from atrous.app.page import serve
+        from atrous.app.serving import serve
 
         twin = tmp_path_factory.mktemp("twin") / "twin.safetensors"
         twin.symlink_to(scene_checkpoint)

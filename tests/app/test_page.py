@@ -127,14 +127,14 @@ def test_without_gradio(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_what_was_handed_over_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.app import page
+    from atrous.app import visit
 
-    first = page.passing_folder(tmp_path)
+    first = visit.passing_folder(tmp_path)
     (first / "mask.png").write_bytes(b"x")
-    second = page.passing_folder(tmp_path)
+    second = visit.passing_folder(tmp_path)
     assert first.exists()
-    monkeypatch.setattr(page, "HANDED_OVER", -1)
-    third = page.passing_folder(tmp_path)
+    monkeypatch.setattr(visit, "HANDED_OVER", -1)
+    third = visit.passing_folder(tmp_path)
     assert sorted(tmp_path.iterdir()) == [third]
     assert not second.exists()
 
@@ -142,7 +142,7 @@ def test_what_was_handed_over_is_removed(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_page_leaves_nothing_behind(
     scene_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atrous.app.page import serve
+    from atrous.app.serving import serve
     from atrous.app.work import Limits, Models
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))

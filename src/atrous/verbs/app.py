@@ -37,7 +37,7 @@ def run(given: Namespace) -> None:
     from atrous.app.offline import import_gradio
 
     import_gradio()
-    from atrous.app.page import serve
+    from atrous.app.serving import serve
     from atrous.app.work import Limits, Models
     from atrous.data.pictures import allow_pixels
 
