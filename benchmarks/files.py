@@ -1,6 +1,7 @@
-"""JPEG files in, PNG files out: torchvision's script-style loop and ours. v3 ResNet-50 at output stride 8.
+"""JPEG files in, PNG files out: torchvision's script-style loop and ours, with the same weights from a file.
 
-    python benchmarks/files.py PHOTOS [--count 50] [--rounds 3] [--threads 2] [--sides theirs torch auto "auto bf16"]
+    python benchmarks/files.py PHOTOS [--model v3_resnet50] [--count 50] [--rounds 3] [--threads 2]
+                                      [--sides theirs torch auto "auto bf16"]
 
 Each side runs in a process of its own, in turns; its seconds, its peak memory, and the labels that differ are printed.
 The first round of a runtime that converts pays for that. torchvision comes first and has no round to warm up: compare
@@ -17,12 +18,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from inference import pair, seconds, their_model
 from PIL import Image
 
 import atrous
@@ -31,12 +32,17 @@ from atrous.predict import Predictor, Segmentation
 from atrous.results import index_png
 from atrous.stream import ahead
 
+# what only one side needs is imported by that side: it takes memory
 
-def their_script(photos: list[Path], out: Path) -> None:
+
+def their_script(weights: Path, photos: list[Path], out: Path) -> None:
     """The loop of torchvision's documentation."""
+    from inference import MODELS
     from torchvision.transforms import functional
 
-    theirs = their_model("v3_resnet50")
+    theirs = MODELS[weights.stem][1]()
+    theirs.load_state_dict(torch.load(weights, weights_only=True))
+    theirs.eval()
     palette = np.random.default_rng(0).integers(0, 256, 21 * 3).tolist()
     for photo in photos:
         x = functional.to_tensor(Image.open(photo).convert("RGB"))
@@ -69,30 +75,41 @@ def our_files(checkpoint: Path, photos: list[Path], out: Path, way: str) -> None
 def child(given: argparse.Namespace) -> None:
     """One side in a process of its own. Building the model counts, the imports of Python do not."""
     photos = sorted(Path(given.photos).glob("*.jpg"))[: given.count]
-    checkpoint, out = Path(given.child[1]), Path(given.child[2])
-    work = (
-        (lambda: their_script(photos, out))
-        if given.child[0] == "theirs"
-        else (lambda: our_files(checkpoint, photos, out, given.child[0]))
-    )
-    taken = seconds(work)
+    folder, out = Path(given.child[1]), Path(given.child[2])
+    start = time.perf_counter()
+    if given.child[0] == "theirs":
+        their_script(folder / f"{given.model}.pth", photos, out)
+    else:
+        our_files(folder / f"{given.model}.safetensors", photos, out, given.child[0])
+    taken = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
     print(json.dumps({"seconds": taken, "megabytes": peak, "photos": len(photos)}))
 
 
 def compare(given: argparse.Namespace) -> None:
+    from inference import pair
+
     sides = given.sides
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder) / "ours.safetensors"
-        atrous.save(pair("v3_resnet50")[1], checkpoint)
+        theirs, ours = pair(given.model)
+        torch.save(theirs.state_dict(), Path(folder) / f"{given.model}.pth")
+        atrous.save(ours, Path(folder) / f"{given.model}.safetensors")
+        del theirs, ours
         found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         os.environ["XDG_CACHE_HOME"] = folder  # of the conversions: the first round makes them
         for _ in range(given.rounds):
             for side in sides:
                 out = Path(folder) / side
                 out.mkdir(exist_ok=True)
-                command = [sys.executable, __file__, "--child", side, str(checkpoint), str(out)]
-                command += [given.photos, "--count", str(given.count), "--threads", str(given.threads)]
+                command = [sys.executable, __file__, "--child", side, folder, str(out), given.photos]
+                command += [
+                    "--model",
+                    given.model,
+                    "--count",
+                    str(given.count),
+                    "--threads",
+                    str(given.threads),
+                ]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 found[side].append(json.loads(done.stdout.splitlines()[-1]))
                 print(f"{side}: {found[side][-1]}", file=sys.stderr, flush=True)
@@ -121,6 +138,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("photos", help="folder of photos (.jpg)")
+    parser.add_argument("--model", default="v3_resnet50", choices=("v3_resnet50", "v3_mobilenet_v3"))
     parser.add_argument("--count", type=int, default=50, help="of the photos")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

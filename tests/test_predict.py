@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +153,9 @@ def test_longer_side_shrinks_first_and_answers_at_full_size(model: torch.nn.Modu
     small = F.interpolate(x, (32, 64), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
     expected = F.interpolate(by_hand(model, small), (96, 192), mode="bilinear")[0].numpy()
     np.testing.assert_allclose(result.probabilities, expected, atol=1e-4)
+
+
+def test_predicting_needs_no_torchvision() -> None:
+    """Its import takes a second and 160 MB, which a prediction would wait for."""
+    code = "import atrous.predict, sys; sys.exit('torchvision' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

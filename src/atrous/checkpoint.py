@@ -20,7 +20,7 @@ from torch import nn
 from atrous.config import ModelConfig, Normalization, Protocol, from_dict, to_dict
 from atrous.data.labels import Labels
 from atrous.errors import InputError
-from atrous.models import Model, build_model
+from atrous.models import Model, empty_model
 from atrous.repository import bring, is_repository
 
 FORMAT = "1"
@@ -117,7 +117,7 @@ def load(path: str | Path = BOX) -> Model:
         )
     try:
         config, metadata = parse_header(json.loads(header), str(path))
-        model = build_model(config)
+        model = empty_model(config)
         model.load_state_dict(weights)
     except InputError:
         raise

@@ -82,6 +82,23 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
+def recast(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution as one of another class, with the same weights."""
+    with torch.device("meta"):  # where its own take no memory
+        new = kind(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
+            conv.groups,
+            conv.bias is not None,
+        )
+    new.weight, new.bias = conv.weight, conv.bias
+    return new.train(conv.training)
+
+
 Padding = Literal["symmetric", "same"]
 
 

@@ -72,11 +72,10 @@ class BasicBlock(nn.Module):
         return self.bn2(self.conv2(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.add(x, self.residual(x))
+        return self.relu(self.residual(x).add_(self.shortcut(x)))
 
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(residual + shortcut)
+    def shortcut(self, x: Tensor) -> Tensor:
+        return x if self.downsample is None else self.downsample(x)
 
 
 class Bottleneck(nn.Module):
@@ -118,11 +117,10 @@ class Bottleneck(nn.Module):
         return self.bn3(self.conv3(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.add(x, self.residual(x))
+        return self.relu(self.residual(x).add_(self.shortcut(x)))
 
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(residual + shortcut)
+    def shortcut(self, x: Tensor) -> Tensor:
+        return x if self.downsample is None else self.downsample(x)
 
 
 def make_stage(
@@ -265,8 +263,9 @@ class ResNet(Backbone):
         """The stage's output, and what its last unit but one adds."""
         for unit in stage[:-2]:
             x = unit(x)
-        inside = stage[-2].residual(x)  # type: ignore[operator]
-        return stage[-1](stage[-2].add(x, inside)), inside  # type: ignore[operator]
+        unit = stage[-2]
+        inside = unit.residual(x)  # type: ignore[operator]
+        return stage[-1](unit.relu(inside + unit.shortcut(x))), inside  # type: ignore[operator]
 
 
 def _stem(in_channels: int, stride: int, deep: bool | Sequence[int]) -> tuple[nn.Module, int]:

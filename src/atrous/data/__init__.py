@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atrous.data.ade20k import find_ade20k, open_ade20k
 from atrous.data.base import Pair, Sample, SegmentationDataset
@@ -20,9 +20,11 @@ from atrous.data.folder import open_folder
 from atrous.data.labels import CAMVID, IGNORE_INDEX, VOC, Labels, voc_palette
 from atrous.data.pictures import read_colour_map, read_image, read_mask
 from atrous.data.scenes import SCENES, Scenes, open_scenes
-from atrous.data.transforms import train_transform
 from atrous.data.voc import find_voc, open_voc
 from atrous.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from atrous.data.transforms import train_transform
 
 FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
     "folder": open_folder,
@@ -84,6 +86,15 @@ def find_format(path: str | Path) -> str:
         "coco_stuff": find_coco_stuff,
     }
     return next((name for name, find in finders.items() if find(root) is not None), "folder")
+
+
+def __getattr__(name: str) -> Any:
+    """`train_transform`, which needs torchvision: importing that takes a second."""
+    if name != "train_transform":
+        raise AttributeError(f"module 'atrous.data' has no attribute {name!r}")
+    from atrous.data.transforms import train_transform
+
+    return train_transform
 
 
 __all__ = [

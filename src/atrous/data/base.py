@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 
 from atrous.data.id_maps import describe_values_map
 from atrous.data.labels import Labels
 from atrous.data.pictures import has_colours, read_image, read_mask
 from atrous.errors import InputError
 
-Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
+if TYPE_CHECKING:  # importing it takes a second, which those who only predict need not wait for
+    from torchvision import tv_tensors
+
+Transform = Callable[["tv_tensors.Image", "tv_tensors.Mask"], tuple["tv_tensors.Image", "tv_tensors.Mask"]]
 
 
 class Sample(NamedTuple):
@@ -121,6 +123,8 @@ class SegmentationDataset(Dataset[Sample]):
         return image, mask.astype(mask_dtype(self.labels), copy=False)
 
     def __getitem__(self, index: int) -> Sample:
+        from torchvision import tv_tensors
+
         pixels, classes = self.arrays(index)
         image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1))
         mask = tv_tensors.Mask(torch.from_numpy(classes))

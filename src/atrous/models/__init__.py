@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from atrous.backbones import BACKBONES, create_backbone
@@ -35,6 +36,7 @@ __all__ = [
     "backbone_options",
     "build_model",
     "create_model",
+    "empty_model",
     "model_options",
 ]
 
@@ -143,6 +145,17 @@ def build_model(config: ModelConfig) -> Model:
     return model
 
 
+def empty_model(config: ModelConfig) -> Model:
+    """`build_model` for weights that come from elsewhere: its own are not drawn, and whatever the memory held."""
+    if config.backbone.startswith(
+        "timm:"
+    ):  # reads values while it builds, and has buffers that no file holds
+        return build_model(config)
+    with torch.device("meta"):
+        model = build_model(config)
+    return model.to_empty(device="cpu")
+
+
 def at_output_stride(model: Model, output_stride: int) -> Model:
     """The same weights at another output stride, atrous rates in proportion (DeepLab v3 sec. 3.1).
 
@@ -155,7 +168,7 @@ def at_output_stride(model: Model, output_stride: int) -> Model:
     options = dict(config.options)
     if options.get("atrous_rates"):
         options["atrous_rates"] = scale_rates(options["atrous_rates"], config.output_stride, output_stride)
-    other = build_model(replace(config, output_stride=output_stride, options=options))
+    other = empty_model(replace(config, output_stride=output_stride, options=options))
     other.load_state_dict(model.state_dict())
     if hasattr(model, "metadata"):
         other.metadata = model.metadata

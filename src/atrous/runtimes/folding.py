@@ -58,7 +58,7 @@ def _convolutions_of_norms(model: nn.Module) -> dict[_BatchNorm, nn.Conv2d]:
     weight = next(model.parameters())
     channels = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
     try:
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():  # whose tensors count what is done to them
             model(weight.new_zeros(1, channels, PROBE, PROBE))
     finally:
         for hook in hooks:

@@ -1,0 +1,98 @@
+"""The compiled parts of `winograd`: pixels to the points of a tile, and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atrous.crf.jit import compiled
+from atrous.crf.simd import row_fma, row_load, row_store, row_zero
+
+
+@compiled
+def to_points(lo, hi, x, shape, rate, grid, first, into, lanes, points):  # type: ignore[no-untyped-def]
+    """Tiles first+lo .. first+hi of the map to their points: `into` @ tile @ `into`.T for every channel.
+
+    x: (N * H * W * C) flat, channels last; shape: (N, H, W, C). grid: tiles (rows, columns) of each of the rate * rate
+    grids of every rate-th pixel. into: (n, n). points: (tiles, n * n, C) flat.
+    """
+    _, height, width, channels = shape
+    n = into.shape[0]
+    block = 8 * len(lanes)
+    tile = np.empty(n * n * block, np.float32)
+    half = np.empty(n * n * block, np.float32)
+    for t in range(lo, hi):
+        picture, top, left = _place(first + t, rate, grid, n - 2)
+        top, left = top - rate, left - rate
+        for c in range(0, channels, block):
+            for i in range(n):
+                y = top + i * rate
+                for j in range(n):
+                    at = left + j * rate
+                    if 0 <= y < height and 0 <= at < width:
+                        source = ((picture * height + y) * width + at) * channels + c
+                        row_store(tile, (i * n + j) * block, row_load(lanes, x, source))
+                    else:
+                        row_store(tile, (i * n + j) * block, row_zero(lanes))
+            for i in range(n):
+                for j in range(n):
+                    total = row_zero(lanes)
+                    for k in range(n):
+                        total = row_fma(into[i, k], row_load(lanes, tile, (k * n + j) * block), total)
+                    row_store(half, (i * n + j) * block, total)
+            for i in range(n):
+                for j in range(n):
+                    total = row_zero(lanes)
+                    for k in range(n):
+                        total = row_fma(into[j, k], row_load(lanes, half, (i * n + k) * block), total)
+                    row_store(points, (t * n * n + i * n + j) * channels + c, total)
+
+
+@compiled
+def from_points(lo, hi, points, back, bias, rate, grid, first, lanes, y, shape):  # type: ignore[no-untyped-def]
+    """The reverse, with a bias: `back` @ points @ `back`.T + bias, to the pixels of the map that exist.
+
+    points: (tiles, n * n, D) flat; back: (m, n). bias: (D,). y: (N * H * W * D) flat; shape: (N, H, W, D).
+    """
+    _, height, width, channels = shape
+    m, n = back.shape
+    block = 8 * len(lanes)
+    tile = np.empty(n * n * block, np.float32)
+    half = np.empty(m * n * block, np.float32)
+    for t in range(lo, hi):
+        picture, top, left = _place(first + t, rate, grid, m)
+        if top >= height or left >= width:
+            continue
+        for c in range(0, channels, block):
+            for k in range(n * n):
+                row_store(tile, k * block, row_load(lanes, points, (t * n * n + k) * channels + c))
+            for i in range(m):
+                for j in range(n):
+                    total = row_zero(lanes)
+                    for k in range(n):
+                        total = row_fma(back[i, k], row_load(lanes, tile, (k * n + j) * block), total)
+                    row_store(half, (i * n + j) * block, total)
+            shift = row_load(lanes, bias, c)
+            for i in range(m):
+                row = top + i * rate
+                if row >= height:
+                    break
+                for j in range(m):
+                    column = left + j * rate
+                    if column >= width:
+                        break
+                    total = shift
+                    for k in range(n):
+                        total = row_fma(back[j, k], row_load(lanes, half, (i * n + k) * block), total)
+                    target = ((picture * height + row) * width + column) * channels + c
+                    row_store(y, target, total)
+
+
+@compiled
+def _place(t, rate, grid, m):  # type: ignore[no-untyped-def]
+    """Picture, row and column of the first pixel of tile t; neighbours in a row of pixels follow each other."""
+    rows, columns = grid
+    t, across = divmod(t, rate)
+    t, column = divmod(t, columns)
+    t, down = divmod(t, rate)
+    picture, row = divmod(t, rows)
+    return picture, row * m * rate + down, column * m * rate + across
