@@ -34,6 +34,9 @@ from atrous.runtimes import Exported, installed, load, prepare
 from atrous.upsampling import resized_labels
 
 CPU = torch.device("cpu")
+PAUSE = (
+    0.05  # seconds: the threads of the one that ran before wait for more in a busy loop, and then fall asleep
+)
 Labels = Callable[[Tensor], Tensor]
 
 
@@ -211,6 +214,7 @@ def on_cpu(given: argparse.Namespace) -> None:
                 labels(x)
             for _ in range(given.rounds):
                 for way, (_, labels) in found.items():
+                    time.sleep(PAUSE)
                     times[way].append(seconds(lambda: labels(x)))  # noqa: B023
         with torch.inference_mode(False):  # in which nothing is counted
             flop = 2 * describe(ours, (given.size, given.size)).multiply_adds

@@ -13,10 +13,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 ROOMS = [
     "version errors",
     "layers data.labels config metrics schedule crf",
-    "colours losses tiling upsampling_kernels winograd_kernels openmp download repository protocols processes boundary "
-    "stream launch batch_norm depthwise dilated ema fake_quantize",
-    "upsampling backbones data lettering quick_gradients winograd",
-    "visualize",
+    "colours losses tiling upsampling_kernels winograd_kernels atrous_depthwise_kernels openmp download repository "
+    "protocols processes boundary stream launch batch_norm depthwise dilated ema fake_quantize",
+    "upsampling backbones data lettering quick_gradients winograd atrous_depthwise",
+    "visualize quick_inference",
     "finding models batches raster polygons heat_map",
     "checkpoint info pre_annotations",
     "importers runtimes hub receptive",

@@ -13,8 +13,9 @@ from torch import nn
 
 from atrous import openmp, winograd
 from atrous.models import create_model
+from atrous.quick_inference import with_quick_inference
 from atrous.runtimes import fold_batch_norm, prepare
-from atrous.winograd import Winograd, WinogradConv2d, pays, suits, tile_grid, transforms, with_winograd
+from atrous.winograd import Winograd, WinogradConv2d, pays, suits, tile_grid, transforms
 
 pytestmark = pytest.mark.skipif(not winograd.available(), reason="no AVX, oneDNN, OpenMP or numba here")
 
@@ -66,9 +67,11 @@ def test_layouts_and_slices_of_maps() -> None:
         torch.testing.assert_close(Winograd(conv.weight, conv.bias)(given), conv(given), atol=1e-5, rtol=0)
 
 
-def test_within_inference_mode_and_then_without() -> None:
-    conv = nn.Conv2d(512, 16, 3, padding=1)  # more points than any test before
-    x = torch.randn(1, 512, 33, 33)
+def test_within_inference_mode_and_then_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory that is kept is of the first call."""
+    monkeypatch.setattr(winograd, "_scratch", winograd._Scratch())
+    conv = nn.Conv2d(16, 16, 3, padding=1)
+    x = torch.randn(1, 16, 33, 33)
     with torch.inference_mode():
         tiled = Winograd(conv.weight, conv.bias)
         within = tiled(x)
@@ -130,7 +133,7 @@ def test_it_pays_for_wide_layers_on_large_maps_alone() -> None:
 )
 def test_other_convolutions_stay(conv: nn.Conv2d) -> None:
     assert not suits(conv)
-    (kept,) = with_winograd(nn.Sequential(conv))
+    (kept,) = with_quick_inference(nn.Sequential(conv))
     assert kept is conv
 
 
@@ -139,14 +142,14 @@ class Counted(nn.Conv2d):
 
 
 def test_classes_of_their_own_stay() -> None:
-    (kept,) = with_winograd(nn.Sequential(Counted(16, 16, 3, padding=1)))
+    (kept,) = with_quick_inference(nn.Sequential(Counted(16, 16, 3, padding=1)))
     assert type(kept) is Counted
 
 
 def test_gradients_and_other_dtypes_take_the_plain_sum() -> None:
     conv = nn.Conv2d(256, 256, 3, padding=1)
     plain = copy.deepcopy(conv)
-    (ours,) = with_winograd(nn.Sequential(conv))
+    (ours,) = with_quick_inference(nn.Sequential(conv))
     assert isinstance(ours, WinogradConv2d)
     x = torch.randn(1, 256, 64, 64, requires_grad=True)
     assert pays(tuple(x.shape), 256, 1)
@@ -189,7 +192,7 @@ def test_models_keep_their_logits(name: str, backbone: str, stride: int, options
 def test_without_it_the_model_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "available", lambda: False)
     model = create_model("deeplab_v3", "resnet18", num_classes=3)
-    assert not any(isinstance(m, WinogradConv2d) for m in with_winograd(model).modules())
+    assert not any(isinstance(m, WinogradConv2d) for m in with_quick_inference(model).modules())
 
 
 def test_openmp_runs_every_piece_once() -> None:

@@ -60,3 +60,8 @@ def run(loop: Callable[..., None], n: int, *args: Any) -> None:
         enter(Region(work), None, threads, 0)
     if errors:
         raise errors[0]
+
+
+def lanes(channels: int) -> tuple[int, ...]:
+    """For a loop over rows of channels, 16 or 8 at a time (see `crf.simd`)."""
+    return (0, 0) if channels % 16 == 0 else (0,)

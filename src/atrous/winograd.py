@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from atrous import openmp
 from atrous.crf import fast
 from atrous.dilated import share
-from atrous.layers import recast
 
 TILE = 4  # outputs along a side of a tile; m in the paper
 KERNEL = 3  # r
@@ -81,16 +80,6 @@ def available() -> bool:
     """Whether this machine can: an x86 processor with vectors, torch with oneDNN and OpenMP, and numba."""
     vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     return vectors and openmp.available() and fast.available() and torch.backends.mkldnn.is_available()
-
-
-def with_winograd(network: nn.Module) -> nn.Module:
-    """The network with a `WinogradConv2d` for its 3x3 convolutions, for inference; weights keep their names."""
-    if available():
-        for module in network.modules():
-            for name, conv in module.named_children():
-                if type(conv) is nn.Conv2d and suits(conv):
-                    module.register_module(name, recast(WinogradConv2d, conv))
-    return network
 
 
 def suits(conv: nn.Conv2d) -> bool:
@@ -166,13 +155,19 @@ class Winograd:
             some = min(len(points), tiles - first)
             place = (self.rate, grid, first)
             openmp.run(
-                to_points, some, *source, *place, self.into, lanes(self.channels), points.view(-1).numpy()
+                to_points,
+                some,
+                *source,
+                *place,
+                self.into,
+                openmp.lanes(self.channels),
+                points.view(-1).numpy(),
             )
             groups = -(-some // GROUP)
             points[some : groups * GROUP] = 0
             products = self._products(points[: groups * GROUP].view(groups, GROUP, -1)).view(-1).numpy()
             openmp.run(
-                from_points, some, products, self.back, self.bias, *place, lanes(self.outputs), *target
+                from_points, some, products, self.back, self.bias, *place, openmp.lanes(self.outputs), *target
             )
         return y.permute(0, 3, 1, 2)
 
@@ -210,8 +205,3 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
-
-
-def lanes(channels: int) -> tuple[int, ...]:
-    """16 or 8 channels at a time (see `crf.simd`)."""
-    return (0, 0) if channels % 16 == 0 else (0,)

@@ -214,6 +214,16 @@ def row_add(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def row_multiply(typing: Any, a: Any, b: Any) -> Any:
+    """row_multiply(a, b): the product of each pair."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _by_parts(builder, a, list(args), lambda n, x, y: builder.fmul(x, y))
+
+    return a(a, a), generate
+
+
+@intrinsic
 def row_max(typing: Any, a: Any, b: Any) -> Any:
     """row_max(a, b): the larger of each pair."""
 

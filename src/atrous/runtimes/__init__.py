@@ -11,9 +11,9 @@ from torch import nn
 from atrous import checkpoint
 from atrous.checkpoint import config_of
 from atrous.errors import InputError, choose
+from atrous.quick_inference import with_quick_inference
 from atrous.runtimes.folding import fold_batch_norm
 from atrous.runtimes.networks import Exported, OnnxNetwork, OpenVinoNetwork, TorchProgram
-from atrous.winograd import with_winograd
 
 __all__ = ["RUNTIMES", "Exported", "fold_batch_norm", "installed", "load", "need", "prepare"]
 
@@ -83,11 +83,11 @@ def prepare(
 
 
 def on_torch(model: nn.Module, device: torch.device, precision: str) -> nn.Module:
-    """A copy with batch norm folded, channels last; in float32 on a CPU with Winograd's convolutions."""
+    """A copy with batch norm folded, channels last; on a CPU with the convolutions of `quick_inference`."""
     model = fold_batch_norm(model).to(device).to(memory_format=torch.channels_last).eval()
-    if precision == "bf16":
-        return HalfPrecision(model)
-    return with_winograd(model) if device.type == "cpu" else model
+    if device.type == "cpu":
+        model = with_quick_inference(model)
+    return HalfPrecision(model) if precision == "bf16" else model
 
 
 class HalfPrecision(nn.Module):

@@ -1,0 +1,67 @@
+"""Depthwise convolutions at large rates, for inference on a CPU.
+
+oneDNN, which computes torch's convolutions there, has fast code for depthwise kernels that reach 4 to 6 pixels to a
+side. Beyond, as in the pyramid of every separable v3+, it takes 10 to 200 times as long (oneDNN 3.12, torch 2.14, on
+processors with AVX-512 and with AVX2 alone), though the larger the rate, the fewer taps meet the map.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atrous import openmp
+from atrous.crf import fast
+
+REACH = 5  # pixels to a side from which on the compiled loop is the faster; up to 6 the two differ by 0.2 ms
+
+
+def available() -> bool:
+    """Whether this machine can: torch with OpenMP, and numba."""
+    return openmp.available() and fast.available()
+
+
+def suits(conv: nn.Conv2d) -> bool:
+    """Depthwise, a square odd kernel that reaches far, the map's size kept by zeros, whole vectors of channels."""
+    side, rate = conv.kernel_size[0], conv.dilation[0]
+    reach = rate * (side // 2)
+    same = conv.padding == (reach, reach) and conv.stride == (1, 1) and conv.padding_mode == "zeros"
+    square = conv.kernel_size == (side, side) and side % 2 == 1 and conv.dilation == (rate, rate)
+    depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.groups % 8 == 0
+    return same and square and depthwise and reach >= REACH
+
+
+class AtrousDepthwiseConv2d(nn.Conv2d):
+    """`nn.Conv2d` that `suits`. Computes in float32, in inference on a CPU; else as its parent does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gradients = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        other = x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16)
+        if gradients or other or torch.compiler.is_compiling():
+            return super().forward(x)
+        weight = self.weight.detach()[:, 0].permute(1, 2, 0).float().contiguous()
+        bias = np.zeros(self.groups, np.float32) if self.bias is None else self.bias.detach().float().numpy()
+        return depthwise(x.float(), weight, bias, self.dilation[0]).to(x.dtype)
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: np.ndarray, rate: int) -> Tensor:
+    """(N, C, H, W) float32 to the same, channels last; weight: (side, side, C), bias: (C,)."""
+    from atrous.atrous_depthwise_kernels import depthwise_rows
+
+    pixels = x.permute(0, 2, 3, 1).contiguous()
+    y = torch.empty_like(pixels)
+    count, height, _, channels = pixels.shape
+    openmp.run(
+        depthwise_rows,
+        count * height,
+        pixels.view(-1).numpy(),
+        tuple(pixels.shape),
+        weight.view(-1).numpy(),
+        bias,
+        len(weight),
+        rate,
+        openmp.lanes(channels),
+        y.view(-1).numpy(),
+    )
+    return y.permute(0, 3, 1, 2)
