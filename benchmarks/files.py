@@ -1,46 +1,50 @@
-"""JPEG files in, PNG files out: torchvision's script-style loop and ours, with the same weights from a file.
+"""JPEG files in, PNG files out: the script-style loop of torchvision and ours, with the same weights from a file.
 
     python benchmarks/files.py PHOTOS [--model v3_resnet50] [--count 50] [--rounds 3] [--threads 2]
-                                      [--sides theirs torch auto "auto bf16"]
+                                      [--sides theirs torch auto "auto bf16" command]
 
-Each side runs in a process of its own, in turns; its seconds, its peak memory, and the labels that differ are printed.
-The first round of a runtime that converts pays for that. torchvision comes first and has no round to warm up: compare
-the later rounds too.
+Each side is a process of its own, in turns. Printed are the seconds of the whole process, from the start of Python to
+the last file; those of the loop, with the model's building and without imports; the peak memory; and the labels that
+differ. "torch", "auto bf16", ...: `Predictor` with that runtime and precision, in a loop like theirs. "command":
+`atrous predict`, which also makes an overlay of every photo. torchvision comes first and has no round to warm up, and
+the first round of a runtime that converts pays for that: compare the later rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
-import atrous
-from atrous.data.pictures import read_image
-from atrous.predict import Predictor, Segmentation
-from atrous.results import index_png
-from atrous.stream import ahead
 
-# what only one side needs is imported by that side: it takes memory
+class Run(NamedTuple):
+    """loop: seconds, 0 for the command, which does not say."""
+
+    seconds: float
+    loop: float
+    megabytes: float
 
 
 def their_script(weights: Path, photos: list[Path], out: Path) -> None:
     """The loop of torchvision's documentation."""
-    from inference import MODELS
+    import torch
+    from torchvision.models import segmentation
     from torchvision.transforms import functional
 
-    theirs = MODELS[weights.stem][1]()
+    start = time.perf_counter()
+    name = {"v3_resnet50": "deeplabv3_resnet50", "v3_mobilenet_v3": "deeplabv3_mobilenet_v3_large"}[
+        weights.stem
+    ]
+    theirs = getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
     theirs.load_state_dict(torch.load(weights, weights_only=True))
     theirs.eval()
     palette = np.random.default_rng(0).integers(0, 256, 21 * 3).tolist()
@@ -52,77 +56,104 @@ def their_script(weights: Path, photos: list[Path], out: Path) -> None:
         picture = Image.fromarray(labels.byte().numpy())
         picture.putpalette(palette)
         picture.save(out / f"{photo.stem}.png")
+    print(time.perf_counter() - start)
 
 
-def our_files(checkpoint: Path, photos: list[Path], out: Path, way: str) -> None:
+def our_script(checkpoint: Path, photos: list[Path], out: Path, way: str) -> None:
+    """The same with ours, a file being written while the next photo passes the network."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from atrous.allocator import keep_freed_memory
+    from atrous.data.pictures import read_image
+    from atrous.predict import Predictor
+    from atrous.results import index_png
+
+    start = time.perf_counter()
+    keep_freed_memory()  # as the command does
     runtime, _, precision = way.partition(" ")
     predictor = Predictor(
         checkpoint, device="cpu", runtime=runtime, precision=precision or "fp32", pictures=len(photos)
     )
-
-    def write(photo: Path, result: Segmentation) -> None:
-        index_png(result).save(out / f"{photo.stem}.png")
-
     with ThreadPoolExecutor(1) as writer:
-        writings = [
-            writer.submit(write, photo, predictor.predict(reading.result()))
-            for photo, reading in ahead(read_image, photos, 1, 2)
-        ]
+        writings = []
+        for photo in photos:
+            picture = index_png(predictor.predict(read_image(photo)))
+            writings.append(writer.submit(picture.save, out / f"{photo.stem}.png"))
     for writing in writings:
         writing.result()
+    print(time.perf_counter() - start)
 
 
-def child(given: argparse.Namespace) -> None:
-    """One side in a process of its own. Building the model counts, the imports of Python do not."""
-    photos = sorted(Path(given.photos).glob("*.jpg"))[: given.count]
-    folder, out = Path(given.child[1]), Path(given.child[2])
+def chosen(given: argparse.Namespace) -> list[Path]:
+    return sorted(Path(given.photos).glob("*.jpg"))[: given.count]
+
+
+def command(given: argparse.Namespace, side: str, folder: Path) -> list[str]:
+    """What runs one side: it reads its weights from `folder`, and writes to `folder`/SIDE."""
+    out = folder / side
+    out.mkdir(exist_ok=True)
+    if side != "command":
+        words = [__file__, given.photos, "--model", given.model, "--count", str(given.count)]
+        return [sys.executable, *words, "--child", side, str(folder)]
+    words = [
+        "predict",
+        str(folder / f"{given.model}.safetensors"),
+        *map(str, chosen(given)),
+        "--out",
+        str(out),
+    ]
+    return [sys.executable, "-m", "atrous", *words, "--overwrite", "--device", "cpu"]
+
+
+def run(words: list[str], environment: dict[str, str]) -> Run:
     start = time.perf_counter()
-    if given.child[0] == "theirs":
-        their_script(folder / f"{given.model}.pth", photos, out)
-    else:
-        our_files(folder / f"{given.model}.safetensors", photos, out, given.child[0])
+    process = subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
     taken = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kilobytes on Linux
-    print(json.dumps({"seconds": taken, "megabytes": peak, "photos": len(photos)}))
+    if status != 0:
+        raise SystemExit(f"failed: {' '.join(words)}")
+    loop = 0.0 if "atrous" in words else float(said.splitlines()[-1])
+    return Run(taken, loop, used.ru_maxrss / 1024)  # kilobytes on Linux
 
 
 def compare(given: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_weights(given.model, folder)
+        # of the conversions: the first round makes them
+        environment = os.environ | {"XDG_CACHE_HOME": name, "OMP_NUM_THREADS": str(given.threads)}
+        found: dict[str, list[Run]] = {side: [] for side in given.sides}
+        for _ in range(given.rounds):
+            for side in given.sides:
+                found[side].append(run(command(given, side, folder), environment))
+                print(f"{side}: {found[side][-1]}", file=sys.stderr, flush=True)
+        whole, loops = (
+            {side: statistics.median(getattr(one, what) for one in runs) for side, runs in found.items()}
+            for what in ("seconds", "loop")
+        )
+        for side, runs in found.items():
+            loop = f"loop {loops[side]:6.2f} s {loops['theirs'] / loops[side]:5.2f}x" if loops[side] else ""
+            peaks = " ".join(f"{one.megabytes:.0f}" for one in runs)
+            other, pixels = different_labels(folder / "theirs", folder / side)
+            print(
+                f"{side:12s} {whole[side]:6.2f} s {whole['theirs'] / whole[side]:5.2f}x   {loop:22s}   "
+                f"peaks {peaks} MB   {other / pixels:.2%} of the labels differ"
+            )
+
+
+def write_weights(model: str, folder: Path) -> None:
+    import torch
     from inference import pair
 
-    sides = given.sides
-    with tempfile.TemporaryDirectory() as folder:
-        theirs, ours = pair(given.model)
-        torch.save(theirs.state_dict(), Path(folder) / f"{given.model}.pth")
-        atrous.save(ours, Path(folder) / f"{given.model}.safetensors")
-        del theirs, ours
-        found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        os.environ["XDG_CACHE_HOME"] = folder  # of the conversions: the first round makes them
-        for _ in range(given.rounds):
-            for side in sides:
-                out = Path(folder) / side
-                out.mkdir(exist_ok=True)
-                command = [sys.executable, __file__, "--child", side, folder, str(out), given.photos]
-                command += [
-                    "--model",
-                    given.model,
-                    "--count",
-                    str(given.count),
-                    "--threads",
-                    str(given.threads),
-                ]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                found[side].append(json.loads(done.stdout.splitlines()[-1]))
-                print(f"{side}: {found[side][-1]}", file=sys.stderr, flush=True)
-        base = statistics.median(run["seconds"] for run in found["theirs"])
-        for side, runs in found.items():
-            taken = statistics.median(run["seconds"] for run in runs)
-            rounds = " ".join(f"{run['seconds']:.2f}" for run in runs)
-            peak = max(run["megabytes"] for run in runs)
-            other, pixels = different_labels(Path(folder) / "theirs", Path(folder) / side)
-            print(
-                f"{side:12s} {taken:7.2f} s ({rounds}) for {runs[0]['photos']} photos   {base / taken:5.2f}x   "
-                f"peak {peak:6.0f} MB   {other} of {pixels} labels differ"
-            )
+    import atrous
+
+    theirs, ours = pair(model)
+    torch.save(theirs.state_dict(), folder / f"{model}.pth")
+    atrous.save(ours, folder / f"{model}.safetensors")
 
 
 def different_labels(theirs: Path, ours: Path) -> tuple[int, int]:
@@ -142,12 +173,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50, help="of the photos")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sides", nargs="+", default=["theirs", "torch", "auto", "auto bf16"])
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--sides", nargs="+", default=["theirs", "torch", "auto", "auto bf16", "command"])
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     if given.child:
-        child(given)
+        side, folder = given.child[0], Path(given.child[1])
+        if side == "theirs":
+            their_script(folder / f"{given.model}.pth", chosen(given), folder / side)
+        else:
+            our_script(folder / f"{given.model}.safetensors", chosen(given), folder / side, side)
     else:
         compare(given)
 

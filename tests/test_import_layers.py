@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 
 # from the ground up; a room may import from the floors below its own
 ROOMS = [
-    "version errors",
+    "version errors allocator",
     "layers data.labels config metrics schedule crf",
     "colours losses tiling upsampling_kernels winograd_kernels atrous_depthwise_kernels openmp download repository "
     "protocols processes boundary stream launch batch_norm depthwise dilated ema fake_quantize",

@@ -26,6 +26,9 @@ ON_CPU = (
 )
 ELSEWHERE = (("eager", "fp32"), ("torch", "fp32"), ("torch", "bf16"))
 
+# seconds before each call: the threads of the runtime before go on waiting in a busy loop for some milliseconds
+PAUSE = 0.02
+
 Progress = Callable[[int, int, str], None]
 
 
@@ -77,6 +80,7 @@ def benchmark(
         times: dict[tuple[str, str], list[float]] = {way: [] for way in networks}
         for turn in range(rounds):
             for way, network in networks.items():
+                time.sleep(PAUSE)
                 start = time.perf_counter()
                 _scores(network, x)
                 times[way].append(1e3 * (time.perf_counter() - start))

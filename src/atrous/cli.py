@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from atrous.allocator import keep_freed_memory
 from atrous.errors import InputError
 from atrous.verbs import (
     app,
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for verb, module in VERBS.items():
             verbs.add_subcommand(verb, module.arguments(words), help=module.arguments.__doc__)
         given = parser.parse_args(words)
+        keep_freed_memory()
         VERBS[given.verb].run(given[given.verb])
     except InputError as error:
         sys.exit(complain(str(error)))

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,7 +25,9 @@ from rich.table import Table
 from atrous.errors import InputError
 from atrous.evaluation import collapsed
 from atrous.metrics import Metrics
-from atrous.run import Run
+
+if TYPE_CHECKING:  # training's libraries take a second to import, which a prediction need not wait for
+    from atrous.run import Run
 
 LARGE_PHOTO = 2500  # pixels; Cityscapes' 2048 are trained on as they are
 SECONDS_BETWEEN_LINES = 15  # where the output is no terminal and no bar can move

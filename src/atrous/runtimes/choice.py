@@ -8,6 +8,7 @@ A process decides when it begins and keeps to it. Of several that try at the sam
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -23,13 +24,13 @@ from torch import nn
 
 from atrous.checkpoint import config_of
 from atrous.errors import InputError
-from atrous.runtimes import Exported, installed, on_torch
+from atrous.runtimes import Exported, on_torch
 from atrous.runtimes.conversion import cache_folder, converted, kept, stem
 
 TRIAL = (1, 321, 321)  # pictures, height, width
 ROUNDS = 3  # of which the fastest counts; one more before
 # pictures from which converting and trying pays, as measured (docs/benchmarks.md)
-PAYS_FROM = {"openvino": 50, "onnxruntime": 250}
+PAYS_FROM = {"openvino": 200, "onnxruntime": 1000}
 
 
 class Choice(NamedTuple):
@@ -72,7 +73,11 @@ def choose_runtime(
     for runtime in others:
         try:
             milliseconds[runtime] = _trial(converted(model, runtime, precision, source))
-        except (InputError, RuntimeError):  # a layer that it does not know
+        except (
+            InputError,
+            RuntimeError,
+            ImportError,
+        ):  # a layer that it does not know; a broken installation
             continue
     fastest = Choice(min(milliseconds, key=milliseconds.__getitem__), milliseconds, new=True)
     return fastest if _write(note, fastest) else _read(note) or fastest
@@ -80,14 +85,19 @@ def choose_runtime(
 
 def _candidates(model: nn.Module, precision: str, source: Path) -> list[str]:
     """Beside torch: OpenVINO; ONNX Runtime, which takes far longer to convert, alone or where that is done already."""
-    found = ["openvino"] if installed("openvino") else []
+    found = ["openvino"] if _there("openvino") else []
     if (
         precision == "fp32"
-        and all(installed(package) for package in ("onnxruntime", "onnx", "onnxscript"))
+        and all(_there(package) for package in ("onnxruntime", "onnx", "onnxscript"))
         and (not found or kept(model, "onnxruntime", source).is_file())
     ):
         found.append("onnxruntime")
     return found
+
+
+def _there(package: str) -> bool:
+    """Without importing it, which takes half a second."""
+    return importlib.util.find_spec(package) is not None
 
 
 @torch.inference_mode()
