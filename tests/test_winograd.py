@@ -163,6 +163,7 @@ def test_what_is_hooked_to_a_convolution_stays() -> None:
     conv = nn.Conv2d(16, 16, 3, padding=1)
     conv.register_forward_hook(lambda _module, _inputs, output: output.round())
     (kept,) = with_quick_inference(nn.Sequential(conv))
+    assert type(kept) is WinogradConv2d
     x = torch.randn(1, 16, 9, 9)
     assert torch.equal(kept(x), kept(x).round())
 

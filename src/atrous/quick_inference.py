@@ -21,6 +21,6 @@ def with_quick_inference(network: nn.Module) -> nn.Module:
             continue
         for module in network.modules():
             for name, conv in module.named_children():
-                if type(conv) is nn.Conv2d and room.suits(conv) and not conv._forward_hooks:
+                if type(conv) is nn.Conv2d and room.suits(conv):
                     module.register_module(name, recast(kind, conv))
     return network
