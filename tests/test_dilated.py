@@ -91,3 +91,13 @@ def test_the_gradient_of_a_mean_lies_as_the_map_does(layout: torch.memory_format
     assert torch.allclose(mean, x.mean((2, 3), keepdim=True))
     assert torch.allclose(gradient, (torch.arange(10.0) / 28).view(2, 5, 1, 1).expand_as(x))
     assert gradient.is_contiguous(memory_format=layout)
+
+
+def test_what_is_hooked_to_a_convolution_stays() -> None:
+    """Such as the rounding of a quantised file (`fake_quantize`)."""
+    conv = nn.Conv2d(16, 16, 3, padding=4, dilation=4)
+    conv.register_forward_hook(lambda _module, _inputs, output: output.round())
+    (ours,) = with_quick_gradients(nn.Sequential(conv))
+    assert type(ours) is DilatedConv2d
+    x = torch.randn(1, 16, 9, 9)
+    assert torch.equal(ours(x), ours(x).round())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from atrous.backbones import BACKBONES
+from atrous.cli import main
 from atrous.info import describe, table
 from atrous.models import MODELS, create_model
 
@@ -146,3 +148,23 @@ def test_table_has_the_sums() -> None:
     console.print(table(describe(model)))
     text = console.export_text()
     assert "20.51 M" in text and "128.58 B" in text and "receptive field" in text and "backbone 5" in text
+
+
+def test_a_checkpoint_at_another_output_stride(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", "box", "--size", "64", "--output_stride", "8"])
+    said = capsys.readouterr().out
+    assert "output stride 8" in said
+    assert "rates 2 4 12 24 36" in said  # the pyramid's of 6 12 18 doubled (v3 sec. 3.3)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ["--backbone", "resnet18"],
+        ["--num_classes", "5"],
+        ["--in_channels", "4"],
+        ["--model_options.width", "0.5"],
+    ],
+)
+def test_what_a_checkpoint_says_itself_is_not_asked_for(flag: list[str], refused: Callable[..., str]) -> None:
+    assert "goes with the name of a model" in refused(["info", "box", *flag])

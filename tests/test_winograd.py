@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -69,13 +70,24 @@ def test_layouts_and_slices_of_maps() -> None:
 
 def test_within_inference_mode_and_then_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory that is kept is of the first call."""
-    monkeypatch.setattr(winograd, "_scratch", winograd._Scratch())
+    monkeypatch.setattr(winograd, "_spare", [])
     conv = nn.Conv2d(16, 16, 3, padding=1)
     x = torch.randn(1, 16, 33, 33)
     with torch.inference_mode():
         tiled = Winograd(conv.weight, conv.bias)
         within = tiled(x)
     assert torch.equal(tiled(x), within)
+
+
+def test_threads_do_not_share_memory() -> None:
+    conv = nn.Conv2d(32, 32, 3, padding=1)
+    tiled = Winograd(conv.weight, conv.bias)
+    pictures = [torch.randn(1, 32, 40, 40 + i) for i in range(12)]
+    expected = [tiled(x) for x in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert all(torch.equal(a, b) for a, b in zip(pool.map(tiled, pictures), expected, strict=True))
+    assert len(winograd._spare) <= 5
 
 
 def test_transforms_filter_exactly() -> None:
@@ -144,6 +156,16 @@ class Counted(nn.Conv2d):
 def test_classes_of_their_own_stay() -> None:
     (kept,) = with_quick_inference(nn.Sequential(Counted(16, 16, 3, padding=1)))
     assert type(kept) is Counted
+
+
+def test_what_is_hooked_to_a_convolution_stays() -> None:
+    """Such as the rounding of a quantised file (`fake_quantize`)."""
+    conv = nn.Conv2d(16, 16, 3, padding=1)
+    conv.register_forward_hook(lambda _module, _inputs, output: output.round())
+    (kept,) = with_quick_inference(nn.Sequential(conv))
+    assert type(kept) is WinogradConv2d
+    x = torch.randn(1, 16, 9, 9)
+    assert torch.equal(kept(x), kept(x).round())
 
 
 def test_gradients_and_other_dtypes_take_the_plain_sum() -> None:

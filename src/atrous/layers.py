@@ -83,7 +83,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def recast(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution as one of another class, with the same weights."""
+    """The convolution as one of another class, with the same weights and what is hooked to its output."""
     with torch.device("meta"):  # where its own take no memory
         new = kind(
             conv.in_channels,
@@ -96,6 +96,7 @@ def recast(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
             conv.bias is not None,
         )
     new.weight, new.bias = conv.weight, conv.bias
+    new._forward_hooks.update(conv._forward_hooks)
     return new.train(conv.training)
 
 

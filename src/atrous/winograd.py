@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,7 @@ TOGETHER = 4  # groups that are worked on at most, so that their points stay in 
 # In multiplications of a plain convolution, as measured on 2 threads of a Zen 5 (docs/benchmarks.md): one of the matrix
 # products, taking a channel of a tile to a point and back, and fetching a number of the transformed kernel
 PRODUCT, TRANSFORM, FETCH = 1.25, 80, 42
+GEOMETRY = ([0, 0], [1, 1], [1, 1])  # of a 1x1 convolution: padding, stride, dilation
 GAIN = 0.85  # of a convolution's time: what must be left for the tiles to be taken
 
 
@@ -76,10 +78,20 @@ def kernel_points(weight: Tensor) -> Tensor:
     return (both @ weight.flatten(2).permute(2, 0, 1).flatten(1)).view(SIDE**2, *weight.shape[:2])
 
 
+@functools.cache
 def available() -> bool:
     """Whether this machine can: an x86 processor with vectors, torch with oneDNN and OpenMP, and numba."""
     vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    return vectors and openmp.available() and fast.available() and torch.backends.mkldnn.is_available()
+    return vectors and openmp.available() and fast.available() and _multiplies()
+
+
+def _multiplies() -> bool:
+    """Whether this torch makes the products as we ask for them, which is no promise of its."""
+    points, kernels = torch.ones(1, GROUP, SIDE**2 * 8), torch.ones(SIDE**2, 16, 8)
+    try:
+        return bool((multiply(points, packed(kernels)) == 8).all())
+    except (AttributeError, RuntimeError, TypeError):
+        return False
 
 
 def suits(conv: nn.Conv2d) -> bool:
@@ -131,10 +143,7 @@ class Winograd:
     def __init__(self, weight: Tensor, bias: Tensor | None, rate: int = 1) -> None:
         """weight: (D, C, 3, 3) float32, C and D multiples of 8. bias: (D,)."""
         self.outputs, self.channels, self.rate = weight.shape[0], weight.shape[1], rate
-        kernels = kernel_points(weight.detach()).flatten(0, 1)[:, :, None, None]
-        self.kernels = torch.ops.mkldnn._reorder_convolution_weight(
-            kernels, [0, 0], [1, 1], [1, 1], SIDE**2, [TOGETHER, SIDE**2 * self.channels, GROUP, 1]
-        )
+        self.kernels = packed(kernel_points(weight.detach()))
         self.into, self.back = (
             matrix.astype(np.float32) for matrix in (transforms().into, transforms().back)
         )
@@ -150,58 +159,60 @@ class Winograd:
         source, target = (pixels.view(-1).numpy(), tuple(pixels.shape)), (y.view(-1).numpy(), tuple(y.shape))
         grid = tile_grid(height, width, self.rate)
         tiles = count * grid[0] * grid[1] * self.rate**2
-        points = _scratch.take(min(TOGETHER, -(-tiles // GROUP)) * GROUP, SIDE**2 * self.channels)
-        for first in range(0, tiles, len(points)):
-            some = min(len(points), tiles - first)
-            place = (self.rate, grid, first)
-            openmp.run(
-                to_points,
-                some,
-                *source,
-                *place,
-                self.into,
-                openmp.lanes(self.channels),
-                points.view(-1).numpy(),
-            )
-            groups = -(-some // GROUP)
-            points[some : groups * GROUP] = 0
-            products = self._products(points[: groups * GROUP].view(groups, GROUP, -1)).view(-1).numpy()
-            openmp.run(
-                from_points, some, products, self.back, self.bias, *place, openmp.lanes(self.outputs), *target
-            )
+        lanes_in, lanes_out = openmp.lanes(self.channels), openmp.lanes(self.outputs)
+        most = min(TOGETHER, -(-tiles // GROUP))
+        with _borrowed(most * GROUP, SIDE**2 * self.channels) as points:
+            flat = points.view(-1).numpy()
+            for first in range(0, tiles, len(points)):
+                some = min(len(points), tiles - first)
+                place = (self.rate, grid, first)
+                openmp.run(to_points, some, *source, *place, self.into, lanes_in, flat)
+                groups = -(-some // GROUP)
+                points[some : groups * GROUP] = 0
+                grouped = points[: groups * GROUP].view(groups, GROUP, -1)
+                products = multiply(grouped, self.kernels).view(-1).numpy()
+                openmp.run(from_points, some, products, self.back, self.bias, *place, lanes_out, *target)
         return y.permute(0, 3, 1, 2)
 
-    def _products(self, points: Tensor) -> Tensor:
-        """(groups, GROUP, SIDE * SIDE * C) to (groups, GROUP, SIDE * SIDE * D), each point with its own kernel.
 
-        A 1x1 convolution with a group of channels for each point.
-        """
-        products: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            points.transpose(1, 2)[..., None],
-            self.kernels,
-            None,
-            [0, 0],
-            [1, 1],
-            [1, 1],
-            SIDE**2,
-            "none",
-            [],
-            "",
-        )
-        return products[..., 0].transpose(1, 2)
+def packed(kernels: Tensor) -> Tensor:
+    """(points, D, C) in the layout that oneDNN multiplies GROUP tiles by."""
+    points, outputs, channels = kernels.shape
+    result: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+        kernels.reshape(points * outputs, channels, 1, 1),
+        *GEOMETRY,
+        points,
+        [TOGETHER, points * channels, GROUP, 1],
+    )
+    return result
 
 
-class _Scratch(threading.local):
-    """Memory that a thread keeps for the points: to ask the system for it at every call takes as long as filling it."""
+def multiply(points: Tensor, kernels: Tensor) -> Tensor:
+    """(groups, GROUP, SIDE * SIDE * C) to (groups, GROUP, SIDE * SIDE * D), each point with its own kernel.
 
-    def __init__(self) -> None:
-        self.numbers = torch.empty(0)
-
-    def take(self, rows: int, columns: int) -> Tensor:
-        if len(self.numbers) < rows * columns:
-            with torch.inference_mode(False):  # else it could not be written to without
-                self.numbers = torch.empty(rows * columns)
-        return self.numbers[: rows * columns].view(rows, columns)
+    A 1x1 convolution with a group of channels for each point, by the call that torch.compile makes.
+    """
+    products: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        points.transpose(1, 2)[..., None], kernels, None, *GEOMETRY, SIDE**2, "none", [], ""
+    )
+    return products[..., 0].transpose(1, 2)
 
 
-_scratch = _Scratch()
+# Memory for the points that nobody uses now: to ask the system for it at every call takes as long as filling it
+_spare: list[Tensor] = []
+
+
+@contextmanager
+def _borrowed(rows: int, columns: int) -> Iterator[Tensor]:
+    """(rows, columns) float32, as it was left."""
+    try:
+        numbers = _spare.pop()
+    except IndexError:  # all of it is in use, by other threads
+        numbers = torch.empty(0)
+    if len(numbers) < rows * columns:
+        with torch.inference_mode(False):  # else it could not be written to without
+            numbers = torch.empty(rows * columns)
+    try:
+        yield numbers[: rows * columns].view(rows, columns)
+    finally:
+        _spare.append(numbers)

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from atrous.errors import InputError
 from atrous.verbs.parser import Parser
 
+OF_A_NAME = ("backbone", "num_classes", "in_channels", "model_options")
 OF_THE_FIELD = ("data", "out", "overwrite", "limit")
 PICTURES = 8
 
@@ -19,11 +20,7 @@ def arguments(words: Sequence[str]) -> Parser:
     """parts, rates, receptive field, parameters and multiply-adds of a model or checkpoint"""
     parser = Parser(description=arguments.__doc__)
     parser.add_argument("model", help="name of a model, or a checkpoint")
-    parser.add_argument("--backbone", help="default: the paper's")
-    parser.add_argument("--num_classes", type=int, default=21)
-    parser.add_argument("--output_stride", type=int, help="default: the paper's")
-    parser.add_argument("--in_channels", type=int, default=3)
-    parser.add_argument("--model_options", type=dict[str, Any], default={}, help="the paper's own options")
+    parser.add_argument("--output_stride", type=int, help="default: the paper's, or the checkpoint's")
     parser.add_argument(
         "--size", type=int, nargs="+", default=[513], help="side, or height and width, in pixels"
     )
@@ -32,6 +29,11 @@ def arguments(words: Sequence[str]) -> Parser:
         action="store_true",
         help="the theoretical field and, by gradients, the effective one, as numbers and a picture",
     )
+    group = parser.add_argument_group("with the name of a model (a checkpoint says these itself)")
+    group.add_argument("--backbone", help="default: the paper's")
+    group.add_argument("--num_classes", type=int, help="default: 21")
+    group.add_argument("--in_channels", type=int, help="default: 3")
+    group.add_argument("--model_options", type=dict[str, Any] | None, help="the paper's own options")
     group = parser.add_argument_group("with --receptive_field")
     group.add_argument("--data", help="picture, folder or glob to average over (default: drawn scenes)")
     group.add_argument("--limit", type=int, help=f"how many pictures of it (default: {PICTURES})")
@@ -44,7 +46,7 @@ def run(given: Namespace) -> None:
     from atrous import terminal
     from atrous.checkpoint import load, locate
     from atrous.info import describe, table
-    from atrous.models import create_model
+    from atrous.models import at_output_stride, create_model
 
     for flag in OF_THE_FIELD:
         if given[flag] and not given.receptive_field:
@@ -52,15 +54,20 @@ def run(given: Namespace) -> None:
     target = _target(given) if given.receptive_field else None
     path = locate(given.model)
     if path.is_file():
+        for flag in OF_A_NAME:
+            if given[flag] is not None:
+                raise InputError(f"--{flag} goes with the name of a model; {given.model} says that itself")
         model = load(path)
+        if given.output_stride is not None:
+            model = at_output_stride(model, given.output_stride)
     else:
         model = create_model(
             given.model,
             backbone=given.backbone,
-            num_classes=given.num_classes,
+            num_classes=21 if given.num_classes is None else given.num_classes,
             output_stride=given.output_stride,
-            in_channels=given.in_channels,
-            **given.model_options,
+            in_channels=3 if given.in_channels is None else given.in_channels,
+            **(given.model_options or {}),
         )
     if target is None:
         terminal.say(table(describe(model, (given.size[0], given.size[-1]))))
