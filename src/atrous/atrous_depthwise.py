@@ -1,8 +1,8 @@
 """Depthwise convolutions at large rates, for inference on a CPU.
 
 oneDNN, which computes torch's convolutions there, has fast code for depthwise kernels that reach 4 to 6 pixels to a
-side. Beyond, as in the pyramid of every separable v3+, it takes 10 to 200 times as long (oneDNN 3.12, torch 2.14, on
-processors with AVX-512 and with AVX2 alone), though the larger the rate, the fewer taps meet the map.
+side. Beyond, as in the pyramid of every separable v3+, it takes 3 to 15 times as long as this loop, and more where only
+the middle tap meets the map (oneDNN 3.12, torch 2.14, on processors with AVX-512 and with AVX2 alone).
 """
 
 from __future__ import annotations
