@@ -3,7 +3,7 @@
     python benchmarks/convolutions.py [--threads 2] [--rounds 11]
 
 The layers are those of the networks at the sizes named beside them. Printed are medians, their ratio, and the largest
-difference as a share of the largest output. `pays` is what decides whether tiles are taken.
+difference as a share of the largest output. `pays` and `suits` decide which way is taken.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from atrous.allocator import keep_freed_memory
-from atrous.atrous_depthwise import AtrousDepthwiseConv2d
+from atrous.atrous_depthwise import AtrousDepthwiseConv2d, suits
 from atrous.layers import recast
 from atrous.winograd import Winograd, pays
 
@@ -79,10 +79,10 @@ def compare(layer: Layer, depthwise: bool, rounds: int) -> None:
     expected = conv(x)
     far = float((ours(x) - expected).abs().max() / expected.abs().max())
     theirs, mine = milliseconds([lambda: conv(x), lambda: ours(x)], rounds)
-    taken = "" if depthwise or pays(tuple(x.shape), layer.outputs, layer.rate) else "   not taken"
+    taken = suits(conv) if depthwise else pays(tuple(x.shape), layer.outputs, layer.rate)
     print(
         f"{layer.channels:4d} to {layer.outputs:4d}, {layer.height:3d}x{layer.width:<3d}, rate {layer.rate:2d}   "
-        f"{theirs:7.2f} -> {mine:6.2f} ms   {theirs / mine:6.1f}x   differ by {far:.0e}   {layer.where}{taken}",
+        f"{theirs:7.2f} -> {mine:6.2f} ms   {theirs / mine:6.1f}x   differ by {far:.0e}   {layer.where}{'' if taken else '   not taken'}",
         flush=True,
     )
 

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from atrous import openmp
 from atrous.crf import fast
 
-REACH = 5  # pixels to a side from which on the compiled loop is the faster; up to 6 the two differ by 0.2 ms
+# Pixels to a side up to which oneDNN's code is fast, by what `torch.backends.cpu.get_cpu_capability` says
+FAST_UP_TO = {"AVX512": 6}
+FAST_ELSEWHERE = 4
 
 
 def available() -> bool:
@@ -29,7 +31,8 @@ def suits(conv: nn.Conv2d) -> bool:
     same = conv.padding == (reach, reach) and conv.stride == (1, 1) and conv.padding_mode == "zeros"
     square = conv.kernel_size == (side, side) and side % 2 == 1 and conv.dilation == (rate, rate)
     depthwise = conv.groups == conv.in_channels == conv.out_channels and conv.groups % 8 == 0
-    return same and square and depthwise and reach >= REACH
+    fast_up_to = FAST_UP_TO.get(torch.backends.cpu.get_cpu_capability(), FAST_ELSEWHERE)
+    return same and square and depthwise and reach > fast_up_to
 
 
 class AtrousDepthwiseConv2d(nn.Conv2d):
