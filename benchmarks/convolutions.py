@@ -82,7 +82,8 @@ def compare(layer: Layer, depthwise: bool, rounds: int) -> None:
     taken = suits(conv) if depthwise else pays(tuple(x.shape), layer.outputs, layer.rate)
     print(
         f"{layer.channels:4d} to {layer.outputs:4d}, {layer.height:3d}x{layer.width:<3d}, rate {layer.rate:2d}   "
-        f"{theirs:7.2f} -> {mine:6.2f} ms   {theirs / mine:6.1f}x   differ by {far:.0e}   {layer.where}{'' if taken else '   not taken'}",
+        f"{theirs:7.2f} -> {mine:6.2f} ms   {theirs / mine:6.1f}x   differ by {far:.0e}   "
+        f"{layer.where}{'' if taken else '   not taken'}",
         flush=True,
     )
 
