@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ from atrous.errors import InputError
 from atrous.finding import find_pictures, part_of
 from atrous.predict import Predictor
 from atrous.results import Record
-from atrous.stream import POLITE, ahead, buckets
+from atrous.stream import ahead, buckets
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["atrous.train"])
@@ -399,13 +398,3 @@ def test_evaluate_with_batches_counts_the_same_pixels(scene_checkpoint: Path) ->
     np.testing.assert_array_equal(one.confusion.sum(1), three.confusion.sum(1))
     assert abs(one.confusion - three.confusion).sum() <= 20  # ties up to rounding
     assert one.pictures == three.pictures == 5
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_what_is_done_ahead_gives_way() -> None:
-    def niceness(_item: int) -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    before = niceness(0)
-    assert {made.result() for _, made in ahead(niceness, range(5), 2, 3)} == {max(POLITE, before)}
-    assert niceness(0) == before

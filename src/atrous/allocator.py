@@ -12,16 +12,16 @@ import functools
 import os
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-LARGEST = (
-    32 << 20
-)  # bytes, that glibc takes from its own heap at most (DEFAULT_MMAP_THRESHOLD_MAX on 64 bits)
+LARGEST = 32 << 20  # bytes: the most that glibc takes from its own heap (DEFAULT_MMAP_THRESHOLD_MAX, 64 bits)
 NEVER = 2**31 - 1
 SET_BY_HAND = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """From now on this process keeps what it frees, in blocks up to 32 MiB, for itself. Its peak stays the same.
+    """From now on this process keeps what it frees, in blocks up to 32 MiB, for itself.
+
+    Blocks of many sizes leave holes, so that its peak may grow: by 7 % in training a ResNet-50.
 
     Returns whether that could be set: not without glibc, nor where the environment has settings of its own.
     """

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from atrous import openmp
 from atrous.crf import fast
+from atrous.layers import infers_on_cpu
 
 # Pixels to a side up to which oneDNN's code is fast, by what `torch.backends.cpu.get_cpu_capability` says
 FAST_UP_TO = {"AVX512": 6}
@@ -39,9 +40,7 @@ class AtrousDepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` that `suits`. Computes in float32, in inference on a CPU; else as its parent does."""
 
     def forward(self, x: Tensor) -> Tensor:
-        gradients = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        other = x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16)
-        if gradients or other or torch.compiler.is_compiling():
+        if x.dtype not in (torch.float32, torch.bfloat16) or not infers_on_cpu(self, x):
             return super().forward(x)
         weight = self.weight.detach()[:, 0].permute(1, 2, 0).float().contiguous()
         bias = np.zeros(self.groups, np.float32) if self.bias is None else self.bias.detach().float().numpy()

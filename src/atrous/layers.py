@@ -100,6 +100,12 @@ def recast(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
     return new.train(conv.training)
 
 
+def infers_on_cpu(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether `conv` has numbers to compute on a CPU and no gradients: what code outside torch can do."""
+    gradients = torch.is_grad_enabled() and (x.requires_grad or conv.weight.requires_grad)
+    return x.device.type == "cpu" and not gradients and not torch.compiler.is_compiling()
+
+
 Padding = Literal["symmetric", "same"]
 
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from atrous import openmp
 from atrous.crf import fast
 from atrous.dilated import share
+from atrous.layers import infers_on_cpu
 
 TILE = 4  # outputs along a side of a tile; m in the paper
 KERNEL = 3  # r
@@ -109,9 +110,8 @@ class WinogradConv2d(nn.Conv2d):
     tiled: Winograd | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        gradients = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        plain = x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling()
-        if gradients or plain or not pays(tuple(x.shape), self.out_channels, self.dilation[0]):
+        can = x.dtype == torch.float32 and infers_on_cpu(self, x)
+        if not (can and pays(tuple(x.shape), self.out_channels, self.dilation[0])):
             return super().forward(x)
         if self.tiled is None:
             self.tiled = Winograd(self.weight, self.bias, self.dilation[0])

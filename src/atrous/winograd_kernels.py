@@ -33,12 +33,7 @@ def to_points(lo, hi, x, shape, rate, grid, first, into, lanes, points):  # type
                         row_store(tile, (i * n + j) * block, row_load(lanes, x, source))
                     else:
                         row_store(tile, (i * n + j) * block, row_zero(lanes))
-            for i in range(n):
-                for j in range(n):
-                    total = row_zero(lanes)
-                    for k in range(n):
-                        total = row_fma(into[i, k], row_load(lanes, tile, (k * n + j) * block), total)
-                    row_store(half, (i * n + j) * block, total)
+            _from_the_left(into, tile, lanes, half)
             for i in range(n):
                 for j in range(n):
                     total = row_zero(lanes)
@@ -65,12 +60,7 @@ def from_points(lo, hi, points, back, bias, rate, grid, first, lanes, y, shape):
         for c in range(0, channels, block):
             for k in range(n * n):
                 row_store(tile, k * block, row_load(lanes, points, (t * n * n + k) * channels + c))
-            for i in range(m):
-                for j in range(n):
-                    total = row_zero(lanes)
-                    for k in range(n):
-                        total = row_fma(back[i, k], row_load(lanes, tile, (k * n + j) * block), total)
-                    row_store(half, (i * n + j) * block, total)
+            _from_the_left(back, tile, lanes, half)
             shift = row_load(lanes, bias, c)
             for i in range(m):
                 row = top + i * rate
@@ -96,3 +86,16 @@ def _place(t, rate, grid, m):  # type: ignore[no-untyped-def]
     t, down = divmod(t, rate)
     picture, row = divmod(t, rows)
     return picture, row * m * rate + down, column * m * rate + across
+
+
+@compiled
+def _from_the_left(matrix, tile, lanes, product):  # type: ignore[no-untyped-def]
+    """matrix (m, n) @ tile (n, n) = product (m, n), each number of tile and product a row of channels, flat."""
+    m, n = matrix.shape
+    block = 8 * len(lanes)
+    for i in range(m):
+        for j in range(n):
+            total = row_zero(lanes)
+            for k in range(n):
+                total = row_fma(matrix[i, k], row_load(lanes, tile, (k * n + j) * block), total)
+            row_store(product, (i * n + j) * block, total)

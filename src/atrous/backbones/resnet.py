@@ -39,7 +39,25 @@ Shortcut = Literal["conv", "average", "subsample"]
 StrideAt = Literal["first", "last"]
 
 
-class BasicBlock(nn.Module):
+class ResidualBlock(nn.Module):
+    """What is the same in both blocks (paper, Fig. 2): ReLU(F(x) + x)."""
+
+    relu: nn.ReLU
+    downsample: nn.Module | None
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x): what is added to the shortcut."""
+        raise NotImplementedError
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """x, where shapes differ by a projection."""
+        return x if self.downsample is None else self.downsample(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.residual(x).add_(self.shortcut(x)))
+
+
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions and a shortcut (paper, Fig. 5 left): (N, C_in, H, W) -> (N, C, H/s, W/s)."""
 
     expansion = 1
@@ -67,18 +85,11 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, channels, stride, shortcut)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the shortcut."""
         x = self.relu(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.residual(x).add_(self.shortcut(x)))
 
-    def shortcut(self, x: Tensor) -> Tensor:
-        return x if self.downsample is None else self.downsample(x)
-
-
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualBlock):
     """1x1, 3x3, 1x1 and a shortcut (paper, Fig. 5 right): (N, C_in, H, W) -> (N, 4C, H/s, W/s)."""
 
     expansion = 4
@@ -111,16 +122,9 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, 4 * channels, stride, shortcut)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the shortcut."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         return self.bn3(self.conv3(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.residual(x).add_(self.shortcut(x)))
-
-    def shortcut(self, x: Tensor) -> Tensor:
-        return x if self.downsample is None else self.downsample(x)
 
 
 def make_stage(

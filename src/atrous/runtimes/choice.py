@@ -73,11 +73,7 @@ def choose_runtime(
     for runtime in others:
         try:
             milliseconds[runtime] = _trial(converted(model, runtime, precision, source))
-        except (
-            InputError,
-            RuntimeError,
-            ImportError,
-        ):  # a layer that it does not know; a broken installation
+        except (InputError, RuntimeError, ImportError):  # an unknown layer, a broken installation
             continue
     fastest = Choice(min(milliseconds, key=milliseconds.__getitem__), milliseconds, new=True)
     return fastest if _write(note, fastest) else _read(note) or fastest
