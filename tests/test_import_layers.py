@@ -11,10 +11,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 
 # from the ground up; a room may import from the floors below its own
 ROOMS = [
-    "version errors allocator",
+    "version errors allocator cache openmp region",
     "layers data.labels config metrics schedule crf",
-    "colours losses tiling upsampling_kernels winograd_kernels atrous_depthwise_kernels openmp download repository "
-    "protocols processes boundary stream launch batch_norm depthwise dilated ema fake_quantize",
+    "colours losses tiling upsampling_kernels winograd_kernels atrous_depthwise_kernels compiled_loop download "
+    "repository protocols processes boundary stream launch batch_norm depthwise dilated ema fake_quantize",
     "upsampling backbones data lettering quick_gradients winograd atrous_depthwise",
     "visualize quick_inference",
     "finding models batches raster polygons heat_map",

@@ -35,7 +35,7 @@ def test_labels_are_those_of_the_full_scores(
     if compiled:
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(upsampling.fast, "available", lambda: False)
+        monkeypatch.setattr(upsampling.compiled_loop, "available", lambda: False)
     for logits in (torch.randn(classes, h, w), torch.randn(classes, h, w).cumsum(1).cumsum(2) / 4):
         full = resize(logits[None], size, align_corners)[0]
         labels = resized_labels(logits, size, align_corners)

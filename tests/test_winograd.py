@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from atrous import openmp, winograd
+from atrous import winograd
 from atrous.models import create_model
 from atrous.quick_inference import with_quick_inference
 from atrous.runtimes import fold_batch_norm, prepare
@@ -215,28 +213,3 @@ def test_without_it_the_model_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "available", lambda: False)
     model = create_model("deeplab_v3", "resnet18", num_classes=3)
     assert not any(isinstance(m, WinogradConv2d) for m in with_quick_inference(model).modules())
-
-
-def test_openmp_runs_every_piece_once() -> None:
-    for n, threads in itertools.product((0, 1, 5, 1000), (1, 2, 3)):
-        before, seen = torch.get_num_threads(), np.zeros(n, np.int64)
-
-        def mark(lo: int, hi: int, seen: np.ndarray = seen) -> None:
-            seen[lo:hi] += 1
-
-        try:
-            torch.set_num_threads(threads)
-            openmp.run(mark, n)
-        finally:
-            torch.set_num_threads(before)
-        assert (seen == 1).all()
-
-
-def test_openmp_hands_errors_on() -> None:
-    def wrong(lo: int, hi: int) -> None:
-        raise ValueError(f"piece {lo}..{hi}")
-
-    with pytest.raises(ValueError, match="piece"):
-        openmp.run(wrong, 100)
-    x = torch.randn(1, 8, 64, 64)  # and torch's own threads still work
-    assert F.conv2d(x, torch.randn(8, 8, 3, 3)).shape == (1, 8, 62, 62)

@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atrous import openmp
-from atrous.crf import fast
+from atrous import compiled_loop, openmp
+from atrous.compiled_loop import Loop
 from atrous.layers import infers_on_cpu
 
 # Pixels to a side up to which oneDNN's code is fast, by what `torch.backends.cpu.get_cpu_capability` says
 FAST_UP_TO = {"AVX512": 6}
 FAST_ELSEWHERE = 4
+DEPTHWISE_ROWS = Loop("atrous.atrous_depthwise_kernels", "depthwise_rows")
 
 
 def available() -> bool:
     """Whether this machine can: torch with OpenMP, and numba."""
-    return openmp.available() and fast.available()
+    return openmp.available() and compiled_loop.available()
 
 
 def suits(conv: nn.Conv2d) -> bool:
@@ -49,21 +50,18 @@ class AtrousDepthwiseConv2d(nn.Conv2d):
 
 def depthwise(x: Tensor, weight: Tensor, bias: np.ndarray, rate: int) -> Tensor:
     """(N, C, H, W) float32 to the same, channels last; weight: (side, side, C), bias: (C,)."""
-    from atrous.atrous_depthwise_kernels import depthwise_rows
-
     pixels = x.permute(0, 2, 3, 1).contiguous()
     y = torch.empty_like(pixels)
     count, height, _, channels = pixels.shape
-    openmp.run(
-        depthwise_rows,
+    DEPTHWISE_ROWS.run(
         count * height,
-        pixels.view(-1).numpy(),
+        pixels.numpy(),
         tuple(pixels.shape),
-        weight.view(-1).numpy(),
+        weight.numpy(),
         bias,
         len(weight),
         rate,
         openmp.lanes(channels),
-        y.view(-1).numpy(),
+        y.numpy(),
     )
     return y.permute(0, 3, 1, 2)

@@ -1,17 +1,12 @@
-"""The compiled part of `atrous_depthwise`."""
+"""The loop of `atrous_depthwise`. Arrays come flat (`compiled_loop.Loop`)."""
 
 from __future__ import annotations
 
-from atrous.crf.jit import compiled
 from atrous.crf.simd import row_add, row_load, row_multiply, row_store
 
 
-@compiled
 def depthwise_rows(lo, hi, x, shape, weight, bias, side, rate, lanes, y):  # type: ignore[no-untyped-def]
-    """Rows lo..hi of N * H rows. x, y: (N * H * W * C) flat, channels last; shape: (N, H, W, C).
-
-    weight: (side * side * C) flat, channels last, side odd; bias: (C,).
-    """
+    """Rows lo..hi of N * H rows. x, y: (N, H, W, C), shape. weight: (side, side, C), side odd; bias: (C,)."""
     _, height, width, channels = shape
     block = 8 * len(lanes)
     for line in range(lo, hi):

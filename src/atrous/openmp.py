@@ -1,7 +1,7 @@
-"""Compiled loops on torch's own threads.
+"""Machine code on torch's own threads.
 
 torch's OpenMP threads wait for their next work in a busy loop for some milliseconds, and meanwhile take the processor
-from every other thread (`crf.jit.Crew`'s, numba's): a short loop between two convolutions has to run on them.
+from every other thread (Python's, numba's): a short loop between two convolutions has to run on them.
 GCC enters a parallel region by `GOMP_parallel`, and so can we; LLVM's and Intel's OpenMP have it too, on Linux.
 """
 
@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 
 Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-PIECES_PER_THREAD = 4  # a thread that was held up leaves its pieces to the others
 
 
 @functools.cache
@@ -28,7 +26,8 @@ def _enter() -> Callable[..., None] | None:
         enter = ctypes.CDLL(str(library)).GOMP_parallel
     except (OSError, AttributeError):
         return None
-    enter.argtypes, enter.restype = (Region, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    enter.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    enter.restype = None
     return enter
 
 
@@ -36,30 +35,19 @@ def available() -> bool:
     return _enter() is not None
 
 
-def run(loop: Callable[..., None], n: int, *args: Any) -> None:
-    """Call `loop(lo, hi, *args)` over pieces lo..hi of 0..n, on as many threads as torch uses.
+def run(region: int, data: int, threads: int) -> None:
+    """Call the C function `void region(void *data)` at an address, once on each of `threads` threads.
 
-    loop: free of Python's lock (`crf.jit.compiled`). The result must not depend on how it is cut.
+    Without OpenMP on threads of Python's, which `region` does not hold up.
     """
-    threads = torch.get_num_threads()
-    pieces = min(n, threads * PIECES_PER_THREAD) if threads > 1 else 1
-    counter = itertools.count()
-    errors: list[BaseException] = []
-
-    def work(_data: Any = None) -> None:
-        try:
-            while (t := next(counter)) < pieces:
-                loop(n * t // pieces, n * (t + 1) // pieces, *args)
-        except BaseException as error:  # it must not leave through C
-            errors.append(error)
-
     enter = _enter()
-    if threads == 1 or enter is None:
-        work()
+    if threads <= 1:
+        Region(region)(data)
+    elif enter is not None:
+        enter(region, data, threads, 0)
     else:
-        enter(Region(work), None, threads, 0)
-    if errors:
-        raise errors[0]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(Region(region), [data] * threads))
 
 
 def lanes(channels: int) -> tuple[int, ...]:

@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous.crf import fast
+from atrous import compiled_loop
+from atrous.compiled_loop import Loop
 from atrous.layers import AlignCorners, resize
 
 BAND = 32  # rows
+LABEL_CELLS = Loop("atrous.upsampling_kernels", "label_cells")
 
 
 def resized_labels(logits: Tensor, size: Sequence[int], align_corners: AlignCorners = False) -> Tensor:
@@ -27,7 +29,7 @@ def resized_labels(logits: Tensor, size: Sequence[int], align_corners: AlignCorn
     logits: (C, h, w) floating, any device. Returns (H, W) uint8, int16 from 257 classes on, on that device.
     """
     height, width = size
-    if logits.device.type == "cpu" and fast.available():
+    if logits.device.type == "cpu" and compiled_loop.available():
         return torch.from_numpy(_compiled(logits, height, width, align_corners))
     if logits.shape[-2:] == (height, width) or height <= BAND:
         return highest(resize(logits[None].float(), size, align_corners)[0])
@@ -70,16 +72,12 @@ def _in_bands(logits: Tensor, height: int, width: int, align_corners: AlignCorne
 def _compiled(
     logits: Tensor, height: int, width: int, align_corners: AlignCorners
 ) -> NDArray[np.uint8 | np.int16]:
-    from atrous import upsampling_kernels as kernels
-    from atrous.crf.jit import Crew
-
     classes, h, w = logits.shape
     corners = logits.detach().float().permute(1, 2, 0).contiguous().numpy()
     rows, columns = (source_points(*pair, align_corners) for pair in ((height, h), (width, w)))
     labels = np.empty((height, width), np.uint8 if classes <= 256 else np.int16)
     cells = [np.searchsorted(axis[0], np.arange(n + 1)) for axis, n in ((rows, h), (columns, w))]
-    with Crew() as crew:
-        crew.run(kernels.label_cells, h, corners, *cells, rows[1], rows[2], columns[1], columns[2], labels)
+    LABEL_CELLS.run(h, corners, corners.shape, *cells, *rows[1:], *columns[1:], labels, width)
     return labels
 
 

@@ -27,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from atrous import openmp
-from atrous.crf import fast
+from atrous import compiled_loop, openmp
+from atrous.compiled_loop import Loop
 from atrous.dilated import share
 from atrous.layers import infers_on_cpu
 
@@ -45,6 +45,7 @@ TOGETHER = 4  # groups that are worked on at most, so that their points stay in 
 # In multiplications of a plain convolution, as measured on 2 threads of a Zen 5 (docs/benchmarks.md): one of the matrix
 # products, taking a channel of a tile to a point and back, and fetching a number of the transformed kernel
 PRODUCT, TRANSFORM, FETCH = 1.25, 80, 42
+TO_POINTS, FROM_POINTS = (Loop("atrous.winograd_kernels", name) for name in ("to_points", "from_points"))
 GEOMETRY = ([0, 0], [1, 1], [1, 1])  # of a 1x1 convolution: padding, stride, dilation
 GAIN = 0.85  # of a convolution's time: what must be left for the tiles to be taken
 
@@ -83,7 +84,7 @@ def kernel_points(weight: Tensor) -> Tensor:
 def available() -> bool:
     """Whether this machine can: an x86 processor with vectors, torch with oneDNN and OpenMP, and numba."""
     vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    return vectors and openmp.available() and fast.available() and _multiplies()
+    return vectors and openmp.available() and compiled_loop.available() and _multiplies()
 
 
 def _multiplies() -> bool:
@@ -151,27 +152,26 @@ class Winograd:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, D, H, W), which lies channels last."""
-        from atrous.winograd_kernels import from_points, to_points
-
         count, _, height, width = x.shape
         pixels = x.permute(0, 2, 3, 1).contiguous()
         y = torch.empty(count, height, width, self.outputs)
-        source, target = (pixels.view(-1).numpy(), tuple(pixels.shape)), (y.view(-1).numpy(), tuple(y.shape))
+        source, target = (pixels.numpy(), tuple(pixels.shape)), (y.numpy(), tuple(y.shape))
         grid = tile_grid(height, width, self.rate)
         tiles = count * grid[0] * grid[1] * self.rate**2
         lanes_in, lanes_out = openmp.lanes(self.channels), openmp.lanes(self.outputs)
         most = min(TOGETHER, -(-tiles // GROUP))
         with _borrowed(most * GROUP, SIDE**2 * self.channels) as points:
-            flat = points.view(-1).numpy()
+            tiled = points.numpy()
             for first in range(0, tiles, len(points)):
                 some = min(len(points), tiles - first)
                 place = (self.rate, grid, first)
-                openmp.run(to_points, some, *source, *place, self.into, lanes_in, flat)
+                TO_POINTS.run(some, *source, *place, self.into, SIDE, lanes_in, tiled)
                 groups = -(-some // GROUP)
                 points[some : groups * GROUP] = 0
                 grouped = points[: groups * GROUP].view(groups, GROUP, -1)
-                products = multiply(grouped, self.kernels).view(-1).numpy()
-                openmp.run(from_points, some, products, self.back, self.bias, *place, lanes_out, *target)
+                products = multiply(grouped, self.kernels).numpy()
+                back = (self.back, (TILE, SIDE), self.bias)
+                FROM_POINTS.run(some, products, *back, *place, lanes_out, *target)
         return y.permute(0, 3, 1, 2)
 
 

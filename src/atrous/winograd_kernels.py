@@ -1,25 +1,23 @@
-"""The compiled parts of `winograd`: pixels to the points of a tile, and back."""
+"""The loops of `winograd`: pixels to the points of a tile, and back. Arrays come flat (`compiled_loop.Loop`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from atrous.crf.jit import compiled
-from atrous.crf.simd import row_fma, row_load, row_store, row_zero
+from atrous.crf.simd import row_fma, row_load, row_store, row_zero, scratch
 
 
-@compiled
-def to_points(lo, hi, x, shape, rate, grid, first, into, lanes, points):  # type: ignore[no-untyped-def]
+def to_points(lo, hi, x, shape, rate, grid, first, into, n, lanes, points):  # type: ignore[no-untyped-def]
     """Tiles first+lo .. first+hi of the map to their points: `into` @ tile @ `into`.T for every channel.
 
-    x: (N * H * W * C) flat, channels last; shape: (N, H, W, C). grid: tiles (rows, columns) of each of the rate * rate
-    grids of every rate-th pixel. into: (n, n). points: (tiles, n * n, C) flat.
+    x: (N, H, W, C), shape. grid: tiles (rows, columns) of each of the rate * rate grids of every rate-th pixel.
+    into: (n, n). points: (tiles, n * n, C).
     """
     _, height, width, channels = shape
-    n = into.shape[0]
     block = 8 * len(lanes)
-    tile = np.empty(n * n * block, np.float32)
-    half = np.empty(n * n * block, np.float32)
+    tile = scratch(np.float32, n * n * block)
+    half = scratch(np.float32, n * n * block)
     for t in range(lo, hi):
         picture, top, left = _place(first + t, rate, grid, n - 2)
         top, left = top - rate, left - rate
@@ -33,26 +31,25 @@ def to_points(lo, hi, x, shape, rate, grid, first, into, lanes, points):  # type
                         row_store(tile, (i * n + j) * block, row_load(lanes, x, source))
                     else:
                         row_store(tile, (i * n + j) * block, row_zero(lanes))
-            _from_the_left(into, tile, lanes, half)
+            _from_the_left(into, n, n, tile, lanes, half)
             for i in range(n):
                 for j in range(n):
                     total = row_zero(lanes)
                     for k in range(n):
-                        total = row_fma(into[j, k], row_load(lanes, half, (i * n + k) * block), total)
+                        total = row_fma(into[j * n + k], row_load(lanes, half, (i * n + k) * block), total)
                     row_store(points, (t * n * n + i * n + j) * channels + c, total)
 
 
-@compiled
-def from_points(lo, hi, points, back, bias, rate, grid, first, lanes, y, shape):  # type: ignore[no-untyped-def]
+def from_points(lo, hi, points, back, sides, bias, rate, grid, first, lanes, y, shape):  # type: ignore[no-untyped-def]
     """The reverse, with a bias: `back` @ points @ `back`.T + bias, to the pixels of the map that exist.
 
-    points: (tiles, n * n, D) flat; back: (m, n). bias: (D,). y: (N * H * W * D) flat; shape: (N, H, W, D).
+    points: (tiles, n * n, D). back: sides (m, n). bias: (D,). y: (N, H, W, D), shape.
     """
     _, height, width, channels = shape
-    m, n = back.shape
+    m, n = sides
     block = 8 * len(lanes)
-    tile = np.empty(n * n * block, np.float32)
-    half = np.empty(m * n * block, np.float32)
+    tile = scratch(np.float32, n * n * block)
+    half = scratch(np.float32, m * n * block)
     for t in range(lo, hi):
         picture, top, left = _place(first + t, rate, grid, m)
         if top >= height or left >= width:
@@ -60,7 +57,7 @@ def from_points(lo, hi, points, back, bias, rate, grid, first, lanes, y, shape):
         for c in range(0, channels, block):
             for k in range(n * n):
                 row_store(tile, k * block, row_load(lanes, points, (t * n * n + k) * channels + c))
-            _from_the_left(back, tile, lanes, half)
+            _from_the_left(back, m, n, tile, lanes, half)
             shift = row_load(lanes, bias, c)
             for i in range(m):
                 row = top + i * rate
@@ -72,7 +69,7 @@ def from_points(lo, hi, points, back, bias, rate, grid, first, lanes, y, shape):
                         break
                     total = shift
                     for k in range(n):
-                        total = row_fma(back[j, k], row_load(lanes, half, (i * n + k) * block), total)
+                        total = row_fma(back[j * n + k], row_load(lanes, half, (i * n + k) * block), total)
                     target = ((picture * height + row) * width + column) * channels + c
                     row_store(y, target, total)
 
@@ -89,13 +86,12 @@ def _place(t, rate, grid, m):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _from_the_left(matrix, tile, lanes, product):  # type: ignore[no-untyped-def]
-    """matrix (m, n) @ tile (n, n) = product (m, n), each number of tile and product a row of channels, flat."""
-    m, n = matrix.shape
+def _from_the_left(matrix, m, n, tile, lanes, product):  # type: ignore[no-untyped-def]
+    """matrix (m, n) @ tile (n, n) = product (m, n), each number of tile and product a row of channels."""
     block = 8 * len(lanes)
     for i in range(m):
         for j in range(n):
             total = row_zero(lanes)
             for k in range(n):
-                total = row_fma(matrix[i, k], row_load(lanes, tile, (k * n + j) * block), total)
+                total = row_fma(matrix[i * n + k], row_load(lanes, tile, (k * n + j) * block), total)
             row_store(product, (i * n + j) * block, total)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
@@ -85,8 +85,20 @@ def _by_parts(
 def _pointer(
     context: Any, builder: ir.IRBuilder, kind: Any, array: Any, index: Any, vector: ir.Type
 ) -> ir.Value:
-    data = context.make_array(kind)(context, builder, array).data
+    scratch_memory = isinstance(kind, types.CPointer)
+    data = array if scratch_memory else context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+
+@intrinsic
+def scratch(typing: Any, kind: Any, size: Any) -> Any:
+    """scratch(np.float32, size): memory for `size` numbers, as it is, until the function returns; outside of loops."""
+    number = kind.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.alloca(context.get_data_type(number), args[1])
+
+    return types.CPointer(number)(kind, types.intp), generate
 
 
 @intrinsic

@@ -22,10 +22,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from atrous.cache import cache_folder
 from atrous.checkpoint import config_of
 from atrous.errors import InputError
 from atrous.runtimes import Exported, on_torch
-from atrous.runtimes.conversion import cache_folder, converted, kept, stem
+from atrous.runtimes.conversion import converted, kept, stem
 
 TRIAL = (1, 321, 321)  # pictures, height, width
 ROUNDS = 3  # of which the fastest counts; one more before

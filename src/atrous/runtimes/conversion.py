@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 
 from torch import nn
 
+from atrous.cache import cache_folder
 from atrous.checkpoint import config_of
 from atrous.errors import InputError
 from atrous.runtimes import need
@@ -46,8 +46,3 @@ def stem(model: nn.Module, source: Path) -> str:
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{digest}-os{config_of(model).output_stride}"
-
-
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/atrous, by default ~/.cache/atrous."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atrous"
