@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             verbs.add_subcommand(verb, module.arguments(words), help=module.arguments.__doc__)
         given = parser.parse_args(words)
         keep_freed_memory()
+        import_torch()
         VERBS[given.verb].run(given[given.verb])
     except InputError as error:
         sys.exit(complain(str(error)))
@@ -62,6 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def import_torch() -> None:
+    """For every verb, and without a look for garbage among the million objects that it makes, now and at the end."""
+    if "torch" in sys.modules:
+        return
+    gc.disable()
+    importlib.import_module("torch")
+    gc.freeze()
+    gc.enable()
+    atexit.register(gc.freeze)
 
 
 def flag_spelling(word: str) -> str:

@@ -94,37 +94,39 @@ def regions(mask: NDArray[Any]) -> NDArray[np.int64]:
 
     Neighbours share a side. Each region is numbered by its first cell, row by row.
     """
-    number = np.arange(mask.size).reshape(mask.shape)
-    down, right = mask[1:] == mask[:-1], mask[:, 1:] == mask[:, :-1]
+    begins = np.ones(mask.shape, bool)  # a run of one label in a row
+    begins[:, 1:] = mask[:, 1:] != mask[:, :-1]
+    run = begins.cumsum().reshape(mask.shape) - 1
+    touching = (mask[1:] == mask[:-1]) & (begins[1:] | begins[:-1])  # once for each pair of runs
+    above, below = run[:-1][touching], run[1:][touching]
+    number = np.flatnonzero(begins)
     while True:
-        first = number.reshape(-1).copy()
-        for near, a, b in (
-            (down, number[:-1], number[1:]),
-            (right, number[:, :-1], number[:, 1:]),
-        ):
-            least = np.minimum(a, b)[near]
-            for side in (a, b):
-                np.minimum.at(first, side[near], least)  # the first cell of what is joined learns of it
-        joined = first[first[number]]  # and tells all
+        least = np.minimum(number[above], number[below])
+        joined = number.copy()
+        np.minimum.at(joined, above, least)
+        np.minimum.at(joined, below, least)
+        joined = np.minimum(joined, joined[run.flat[joined]])  # what its first cell has learned
         if np.array_equal(joined, number):
-            return number
+            return number[run]
         number = joined
 
 
 def depth(region: NDArray[Any]) -> NDArray[np.int64]:
     """For each cell how many cells the nearest one of another region, or beyond the rim, is away: max(|dx|, |dy|)."""
-    inside = np.ones(region.shape, bool)
+    height, width = region.shape
     padded = np.pad(region, 1, constant_values=-1)
-    far = np.zeros(region.shape, np.int64)
+    inside = np.zeros(padded.shape, bool)
+    inner = inside[1:-1, 1:-1]
+    inner[:] = True
     for y in range(3):
         for x in range(3):
-            inside &= padded[y : y + region.shape[0], x : x + region.shape[1]] == region
-    while inside.any():
-        far += inside
-        inner = np.pad(inside, 1)
-        inner = inner[:-2] & inner[1:-1] & inner[2:]
-        inside = inner[:, :-2] & inner[:, 1:-1] & inner[:, 2:]
-    return far + 1
+            inner &= padded[y : y + height, x : x + width] == region
+    far = np.ones(region.shape, np.int64)
+    while inner.any():
+        far += inner
+        rows = inside[:-2] & inside[1:-1] & inside[2:]
+        inner[:] = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+    return far
 
 
 def shown_name(labels: Labels, index: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tempfile
 from pathlib import Path
@@ -43,6 +44,11 @@ def kept(model: nn.Module, runtime: str, source: Path) -> Path:
 
 
 def stem(model: nn.Module, source: Path) -> str:
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{digest}-os{config_of(model).output_stride}"
+    about = source.stat()
+    return f"{_digest(source, about.st_size, about.st_mtime_ns)}-os{config_of(model).output_stride}"
+
+
+@functools.lru_cache(8)
+def _digest(path: Path, _size: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
