@@ -41,13 +41,16 @@ class Cheap(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.align_corners = False
         self.classifier = nn.Conv2d(3, classes, 1)
         self.config = ModelConfig("cheap", "none", classes, output_stride=16)
         self.metadata = Metadata(Labels.named([f"class_{i}" for i in range(classes)]))
 
+    def scores(self, x: Tensor) -> dict[str, Tensor]:
+        return {"out": self.classifier(F.avg_pool2d(x, 16, ceil_mode=True))}
+
     def forward(self, x: Tensor) -> Tensor:
-        scores = self.classifier(F.avg_pool2d(x, 16, ceil_mode=True))
-        return F.interpolate(scores, x.shape[-2:], mode="bilinear")
+        return F.interpolate(self.scores(x)["out"], x.shape[-2:], mode="bilinear")
 
 
 def draw(path: Path, size: int) -> None:

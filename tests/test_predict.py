@@ -160,7 +160,9 @@ def test_a_prediction_waits_for_no_library_that_it_does_not_need(photo: Path, tm
     code = "import sys; from atrous.cli import main; main(sys.argv[1:]); print(*sys.modules)"
     words = ["predict", str(photo), "--out", str(tmp_path / "out"), "--device", "cpu", "--overwrite"]
     for _ in range(2):  # the first one compiles
-        done = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], check=True, capture_output=True, text=True
+        )
     loaded = set(done.stdout.split())
     assert "atrous.predict" in loaded
     assert not loaded & {

@@ -46,6 +46,30 @@ def test_labels_are_those_of_the_full_scores(
         assert int(wrong.sum()) <= 2
 
 
+@pytest.mark.parametrize("align_corners", [False, True, "asymmetric"])
+@pytest.mark.parametrize("shape", [*SHAPES, (8, 5, 6, 33, 34), (16, 5, 6, 33, 34)])
+def test_scores_are_as_near_as_torchs(
+    shape: tuple[int, ...], align_corners: AlignCorners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    classes, h, w, *size = shape
+    torch.manual_seed(classes)
+    logits = 20 * torch.randn(2, classes, h, w)
+    for softmax in (True, False):
+        found = upsampling.resized_scores(logits, size, align_corners, softmax)
+        with monkeypatch.context() as patch:
+            patch.setattr(upsampling.compiled_loop, "available", lambda: False)
+            torchs = upsampling.resized_scores(logits, size, align_corners, softmax)
+        assert found.permute(0, 2, 3, 1).is_contiguous()
+        exact = resize(logits.double(), size, align_corners)
+        exact = exact.softmax(1) if softmax else exact
+        assert (found - exact).abs().max() <= 2 * (torchs - exact).abs().max() + 1e-6
+        assert torch.equal(highest(found), highest(found.contiguous()))
+    half = upsampling.resized_scores(logits.bfloat16(), size, align_corners)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half.sum(1), torch.ones(2, *size), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_source_points_are_torchs(align_corners: bool) -> None:
     for size, source in ((50, 7), (513, 65), (9, 30), (1, 5), (5, 1)):
@@ -60,9 +84,11 @@ def test_same_for_any_number_of_threads() -> None:
     pytest.importorskip("numba")
     logits = torch.randn(21, 40, 50)
     one = resized_labels(logits, (320, 400))
+    scores = upsampling.resized_scores(logits[None], (320, 400))
     torch.set_num_threads(3)
     try:
         assert torch.equal(resized_labels(logits, (320, 400)), one)
+        assert torch.equal(upsampling.resized_scores(logits[None], (320, 400)), scores)
     finally:
         torch.set_num_threads(1)
 
@@ -87,6 +113,7 @@ def test_highest_is_argmax(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Also where scores tie: of small integers many do."""
     torch.manual_seed(0)
     scores = torch.randint(0, 4 if shape[-3] < 100 else 400, shape).float()
-    labels = highest(scores)
-    assert labels.dtype == dtype
-    assert torch.equal(labels.long(), torch.from_numpy(scores.numpy().argmax(-3)))
+    channels_last = scores.movedim(-3, -1).contiguous().movedim(-1, -3)
+    for labels in (highest(scores), highest(channels_last), highest(channels_last.double())):
+        assert labels.dtype == dtype
+        assert torch.equal(labels.long(), torch.from_numpy(scores.numpy().argmax(-3)))

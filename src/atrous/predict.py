@@ -25,7 +25,7 @@ from atrous.models import Model, at_output_stride
 from atrous.protocols import settle
 from atrous.runtimes.choice import Choice, choose_runtime
 from atrous.tiling import slide
-from atrous.upsampling import highest, resized_labels
+from atrous.upsampling import highest, resized_labels, resized_scores
 
 WINDOW = (513, 513)  # v3 sec. 4.1: the crop that it is trained on, where nothing else names one
 
@@ -138,7 +138,7 @@ class Predictor:
             for place, index in enumerate(indices):
                 results[index] = Segmentation(
                     labels=labels[place].astype(np.uint8 if len(self.labels) <= 256 else np.uint16),
-                    probabilities=None if scores is None else scores[place].numpy(),
+                    probabilities=None if scores is None else scores[place].contiguous().numpy(),
                     names=self.labels.names,
                     palette=self.labels.palette,
                 )
@@ -245,9 +245,9 @@ class Predictor:
 
     def _whole(self, x: Tensor) -> Tensor:
         """The model on a picture as it is: a size that the protocol names, such as 513, is the model's own."""
-        logits: Tensor = self.model(x.contiguous(memory_format=torch.channels_last)).float()
-        logits = logits.contiguous()  # softmax would copy them so, and hold both
-        return logits if self.protocol.average == "logits" else logits.softmax(1)
+        coarse = self.model.scores(x.contiguous(memory_format=torch.channels_last))["out"]  # type: ignore[operator]
+        align_corners: Any = self.model.align_corners
+        return resized_scores(coarse, x.shape[-2:], align_corners, self.protocol.average != "logits")
 
 
 def _shrink_or_grow(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ the same numbers in the same order, so their averages are equal to the last bit.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from atrous.layers import layout
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
@@ -41,7 +43,7 @@ def slide(
             here = (..., slice(top, top + size[0]), slice(left, left + size[1]))
             scores = score(padded[here])
             if total is None:
-                total = scores.new_zeros((*scores.shape[:2], *padded.shape[-2:]))
+                total = _zeros(scores, padded.shape[-2:])
             total[here] += scores
             count[here] += 1
     assert total is not None
@@ -119,7 +121,7 @@ def slide_in_blocks(
                 sums[..., :begun] += beside
             if held is None:
                 width = columns.edge(part.stop - 1) + columns.window - origin
-                held = sums.new_zeros((*sums.shape[:2], rows.shared, width))
+                held = _zeros(sums, (rows.shared, width))
             new = slice(left + begun - origin, left + columns.window - origin)
             sums[..., :shared, begun:] += held[..., :shared, new]
             finished = None
@@ -129,11 +131,17 @@ def slide_in_blocks(
                 finished = Block(i, top, left, mean)
             rest = sums[..., below - top :, : right - left]
             held[..., : rest.shape[-2], left - origin : right - origin] = rest
-            beside = sums[..., right - left :].clone()
+            beside = sums[..., right - left :].clone(memory_format=layout(sums))
             del sums, rest  # their memory is free for the next window
             yield finished
             del finished
         shared = top + rows.window - below
+
+
+def _zeros(like: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, C, *size), laid out in memory as (N, C, H, W) is: sums of what lies differently are slow."""
+    shape = *like.shape[:2], *size
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout(like)).zero_()
 
 
 def parts(columns: Axis, bytes_per_column: int, limit: int) -> list[range]:

@@ -15,12 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous import compiled_loop
+from atrous import compiled_loop, openmp
 from atrous.compiled_loop import Loop
 from atrous.layers import AlignCorners, resize
 
 BAND = 32  # rows
-LABEL_CELLS = Loop("atrous.upsampling_kernels", "label_cells")
+LABEL_CELLS, SCORE_ROWS, HIGHEST_PIXELS = (
+    Loop("atrous.upsampling_kernels", name) for name in ("label_cells", "score_rows", "highest_pixels")
+)
+NEVER = -1e30  # a logit that no softmax sees
 
 
 def resized_labels(logits: Tensor, size: Sequence[int], align_corners: AlignCorners = False) -> Tensor:
@@ -36,6 +39,34 @@ def resized_labels(logits: Tensor, size: Sequence[int], align_corners: AlignCorn
     return _in_bands(logits.float(), height, width, align_corners)
 
 
+def resized_scores(
+    logits: Tensor, size: Sequence[int], align_corners: AlignCorners = False, softmax: bool = True
+) -> Tensor:
+    """`resize(logits, size, align_corners).softmax(1)`, or without `softmax` the logits: (N, C, h, w) to (N, C, H, W).
+
+    float32. Compiled for the CPU, where the softmax is taken of each pixel as it is made, and C lies last in memory.
+    """
+    logits = logits.float()
+    if logits.device.type == "cpu" and compiled_loop.available():
+        return _compiled_scores(logits.detach(), size, align_corners, softmax)
+    scores = resize(logits, size, align_corners).contiguous()  # softmax would copy them so, and hold both
+    return scores.softmax(1) if softmax else scores
+
+
+def _compiled_scores(
+    logits: Tensor, size: Sequence[int], align_corners: AlignCorners, softmax: bool
+) -> Tensor:
+    count, classes, h, w = logits.shape
+    lanes = openmp.lanes(8 if classes <= 8 else 16)
+    corners = torch.full((count, h, w, -classes // (8 * len(lanes)) * -8 * len(lanes)), NEVER)
+    corners[..., :classes] = logits.permute(0, 2, 3, 1)
+    rows, columns = (source_points(n, source, align_corners) for n, source in zip(size, (h, w), strict=True))
+    scores = torch.empty(count, *size, classes)
+    grid, target = (corners.numpy(), tuple(corners.shape[1:]), lanes), (scores.numpy(), (*size, classes))
+    SCORE_ROWS.run(count * size[0], *grid, *rows, *columns, int(softmax), *target)
+    return scores.permute(0, 3, 1, 2)
+
+
 def label_dtype(classes: int) -> torch.dtype:
     return torch.uint8 if classes <= 256 else torch.int16
 
@@ -48,6 +79,17 @@ def highest(scores: Tensor) -> Tensor:
     dtype = label_dtype(scores.shape[-3])
     if scores.device.type != "cpu":
         return scores.argmax(-3).to(dtype)
+    last = scores.movedim(-3, -1)  # channels
+    if (
+        last.is_contiguous()
+        and last.shape[-1] > 1
+        and scores.dtype == torch.float32
+        and compiled_loop.available()
+    ):
+        labels = torch.empty(last.shape[:-1], dtype=dtype)
+        lanes = openmp.lanes(8 if last.shape[-1] < 16 else 16)
+        HIGHEST_PIXELS.run(labels.numel(), last.detach().numpy(), last.shape[-1], lanes, labels.numpy())
+        return labels
     first, *others = scores.unbind(-3)
     best, labels = first.clone(), torch.zeros(first.shape, dtype=dtype)
     for label, score in enumerate(others, 1):

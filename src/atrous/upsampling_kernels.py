@@ -1,10 +1,22 @@
-"""The loop of `upsampling`. Arrays come flat (`compiled_loop.Loop`)."""
+"""The loops of `upsampling`. Arrays come flat (`compiled_loop.Loop`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from atrous.crf.simd import scratch
+from atrous.crf.simd import (
+    row_add,
+    row_exp,
+    row_fma,
+    row_load,
+    row_max,
+    row_scale,
+    row_store,
+    row_sum,
+    row_top,
+    row_zero,
+    scratch,
+)
 
 ROUNDING = np.float32(4e-6)  # of a bilinear sum, relative to its largest corner
 
@@ -58,3 +70,69 @@ def label_cells(lo, hi, corners, shape, row_cells, column_cells, below, down, be
                         if score > best:
                             best, label = score, k
                     labels[y * line + x] = label
+
+
+def score_rows(
+    lo, hi, corners, shape, lanes, above, below, down, before, behind, right, softmax, scores, size
+):  # type: ignore[no-untyped-def]
+    """Rows lo..hi of N * H rows of scores (N, H, W, C), size: bilinear between `corners`, with `softmax` over C.
+
+    corners: (N, h, w, P), shape, where P >= C is a whole number of vectors; what is behind C never wins. Row y lies
+    between grid rows above[y] and below[y], at the share down[y]; before, behind and right: the same for columns.
+    """
+    grid_height, grid_width, padded = shape
+    height, width, classes = size
+    block = 8 * len(lanes)
+    left, other = scratch(np.float32, padded), scratch(np.float32, padded)
+    values = scratch(np.float32, padded)
+    for line in range(lo, hi):
+        y = line % height
+        base = line // height * grid_height
+        first, second = (base + above[y]) * grid_width, (base + below[y]) * grid_width
+        cell = -1
+        for x in range(width):
+            if before[x] != cell:  # down the two columns that the pixels of this cell lie between
+                cell = before[x]
+                for k in range(0, padded, block):
+                    for column, target in ((cell, left), (behind[x], other)):
+                        high = row_load(lanes, corners, (first + column) * padded + k)
+                        low = row_load(lanes, corners, (second + column) * padded + k)
+                        row_store(target, k, row_fma(down[y], low, row_scale(np.float32(1) - down[y], high)))
+            at = (line * width + x) * classes
+            most = row_load(lanes, left, 0)
+            for k in range(0, padded, block):
+                value = row_scale(np.float32(1) - right[x], row_load(lanes, left, k))
+                value = row_fma(right[x], row_load(lanes, other, k), value)
+                row_store(values, k, value)
+                most = value if k == 0 else row_max(most, value)
+            if softmax:
+                top, total = row_top(most), row_zero(lanes)
+                for k in range(0, padded, block):
+                    value = row_exp(row_load(lanes, values, k), top)
+                    row_store(values, k, value)
+                    total = row_add(total, value)
+                share = np.float32(1) / row_sum(total)
+                for k in range(0, padded, block):
+                    row_store(values, k, row_scale(share, row_load(lanes, values, k)))
+            for k in range(classes):
+                scores[at + k] = values[k]
+
+
+def highest_pixels(lo, hi, scores, classes, lanes, labels):  # type: ignore[no-untyped-def]
+    """For pixels lo..hi of scores (N, C) the first class of the highest score."""
+    block = 8 * len(lanes)
+    whole = classes // block * block
+    for pixel in range(lo, hi):
+        base = pixel * classes
+        best = scores[base]
+        if whole:
+            most = row_load(lanes, scores, base)
+            for k in range(block, whole, block):
+                most = row_max(most, row_load(lanes, scores, base + k))
+            best = row_top(most)
+        for k in range(whole, classes):
+            best = max(best, scores[base + k])
+        label = 0
+        while scores[base + label] < best:
+            label += 1
+        labels[pixel] = label
