@@ -70,6 +70,22 @@ def test_scores_are_as_near_as_torchs(
     torch.testing.assert_close(half.sum(1), torch.ones(2, *size), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("classes", [1, 5, 8, 16, 21, 150])
+@pytest.mark.parametrize(
+    "sizes", [(9, 13, 30, 41), (30, 41, 17, 23), (8, 9, 8, 9), (1, 1, 5, 4), (7, 1, 1, 6)]
+)
+@pytest.mark.parametrize("flipped", [False, True])
+def test_views_are_added_as_torch_would(classes: int, sizes: tuple[int, ...], flipped: bool) -> None:
+    h, w, *size = sizes
+    generator = torch.Generator().manual_seed(classes)
+    whole = torch.rand(2, h + 2, w + 3, classes, generator=generator).permute(0, 3, 1, 2)
+    for scores in (whole[..., :h, :w], whole[..., :h, :w].contiguous()):
+        total = torch.rand(2, *size, classes, generator=generator).permute(0, 3, 1, 2)
+        expected = total + resize(scores.flip(-1) if flipped else scores, size)
+        upsampling.add_resized(total, scores, flipped)
+        torch.testing.assert_close(total, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_source_points_are_torchs(align_corners: bool) -> None:
     for size, source in ((50, 7), (513, 65), (9, 30), (1, 5), (5, 1)):

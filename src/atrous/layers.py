@@ -221,6 +221,13 @@ def layout(x: Tensor) -> torch.memory_format:
     )
 
 
+def zero_map(like: Tensor, size: Sequence[int]) -> Tensor:
+    """Zeros (N, C, *size) that lie in memory as (N, C, H, W) does: sums of what lies differently are slow."""
+    last = torch.channels_last if like.stride(1) == 1 else torch.contiguous_format
+    shape = *like.shape[:2], *size
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=last).zero_()
+
+
 def _channels_last(gradient: Tensor) -> Tensor:
     """A part of the channels, as `torch.cat` hands back: the CPU's gradient of a resize is slow for it (6 times)."""
     return gradient.contiguous(memory_format=torch.channels_last)

@@ -20,12 +20,12 @@ from atrous.crf import DenseCRF, unary_from_labels
 from atrous.data.labels import IGNORE_INDEX, Colour, Labels
 from atrous.data.pictures import read_image, read_mask
 from atrous.errors import InputError, choose
-from atrous.layers import resize
+from atrous.layers import resize, zero_map
 from atrous.models import Model, at_output_stride
 from atrous.protocols import settle
 from atrous.runtimes.choice import Choice, choose_runtime
 from atrous.tiling import slide
-from atrous.upsampling import highest, resized_labels, resized_scores
+from atrous.upsampling import add_resized, highest, resized_labels, resized_scores
 
 WINDOW = (513, 513)  # v3 sec. 4.1: the crop that it is trained on, where nothing else names one
 
@@ -212,6 +212,8 @@ class Predictor:
     def _mean_of_views(self, x: Tensor, run: Callable[[Tensor], Tensor], whole: float = 1.0) -> Tensor:
         """The mean of what `run` says of (N, 3, H, W) at the protocol's scales, times `whole`, and flips."""
         height, width = x.shape[-2:]
+        if self.protocol.views == 1 and whole * self.protocol.scales[0] == 1:
+            return run(x)
         total = None
         for scale in (whole * scale for scale in self.protocol.scales):
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -219,9 +221,9 @@ class Predictor:
             for flipped in (False, True) if self.protocol.flip else (False,):
                 view = scaled.flip(-1) if flipped else scaled
                 scores = run(view.contiguous(memory_format=torch.channels_last))
-                scores = scores.flip(-1) if flipped else scores
-                scores = resize(scores, (height, width))
-                total = scores if total is None else total + scores
+                if total is None:
+                    total = zero_map(scores, (height, width))
+                add_resized(total, scores, flipped)
         assert total is not None
         return total.div_(self.protocol.views)
 

@@ -7,7 +7,7 @@ the same numbers in the same order, so their averages are equal to the last bit.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atrous.layers import layout
+from atrous.layers import layout, zero_map
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
@@ -43,11 +43,11 @@ def slide(
             here = (..., slice(top, top + size[0]), slice(left, left + size[1]))
             scores = score(padded[here])
             if total is None:
-                total = _zeros(scores, padded.shape[-2:])
+                total = zero_map(scores, padded.shape[-2:])
             total[here] += scores
             count[here] += 1
     assert total is not None
-    return (total / count)[..., :height, :width]
+    return total.div_(count)[..., :height, :width]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def slide_in_blocks(
                 sums[..., :begun] += beside
             if held is None:
                 width = columns.edge(part.stop - 1) + columns.window - origin
-                held = _zeros(sums, (rows.shared, width))
+                held = zero_map(sums, (rows.shared, width))
             new = slice(left + begun - origin, left + columns.window - origin)
             sums[..., :shared, begun:] += held[..., :shared, new]
             finished = None
@@ -136,12 +136,6 @@ def slide_in_blocks(
             yield finished
             del finished
         shared = top + rows.window - below
-
-
-def _zeros(like: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, C, *size), laid out in memory as (N, C, H, W) is: sums of what lies differently are slow."""
-    shape = *like.shape[:2], *size
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout(like)).zero_()
 
 
 def parts(columns: Axis, bytes_per_column: int, limit: int) -> list[range]:

@@ -20,8 +20,9 @@ from atrous.compiled_loop import Loop
 from atrous.layers import AlignCorners, resize
 
 BAND = 32  # rows
-LABEL_CELLS, SCORE_ROWS, HIGHEST_PIXELS = (
-    Loop("atrous.upsampling_kernels", name) for name in ("label_cells", "score_rows", "highest_pixels")
+LABEL_CELLS, SCORE_ROWS, ADD_ROWS, HIGHEST_PIXELS = (
+    Loop("atrous.upsampling_kernels", name)
+    for name in ("label_cells", "score_rows", "add_rows", "highest_pixels")
 )
 NEVER = -1e30  # a logit that no softmax sees
 
@@ -65,6 +66,34 @@ def _compiled_scores(
     grid, target = (corners.numpy(), tuple(corners.shape[1:]), lanes), (scores.numpy(), (*size, classes))
     SCORE_ROWS.run(count * size[0], *grid, *rows, *columns, int(softmax), *target)
     return scores.permute(0, 3, 1, 2)
+
+
+def add_resized(total: Tensor, scores: Tensor, flipped: bool = False) -> None:
+    """`total` (N, C, H, W) += `resize(scores, (H, W))`, of scores (N, C, h, w), or of their mirror image."""
+    size = total.shape[-2:]
+    steps, classes = scores.stride(), scores.shape[1]
+    lie_so = steps[1] == 1 and steps[3] == classes and _classes_last(total)
+    plain = scores.dtype == total.dtype == torch.float32 and total.device.type == "cpu"
+    if scores.shape[-2:] == size and not flipped:
+        total += scores
+    elif plain and lie_so and compiled_loop.available():
+        rows, (before, behind, right) = (
+            source_points(n, source, False) for n, source in zip(size, scores.shape[-2:], strict=True)
+        )
+        if flipped:
+            before, behind = (scores.shape[-1] - 1 - column for column in (before, behind))
+        reach = 1 + sum((n - 1) * step for n, step in zip(scores.shape, steps, strict=True))
+        flat, lanes = scores.as_strided((reach,), (1,)).numpy(), openmp.lanes(8 if classes < 16 else 16)
+        target = total.permute(0, 2, 3, 1).numpy(), (*size, classes)
+        columns = before, behind, right
+        ADD_ROWS.run(len(total) * size[0], flat, (steps[0], steps[2]), lanes, *rows, *columns, *target)
+    else:
+        total += resize(scores.flip(-1) if flipped else scores, size)
+
+
+def _classes_last(scores: Tensor) -> bool:
+    """Whether (N, C, H, W) lies in memory as (N, H, W, C)."""
+    return scores.permute(0, 2, 3, 1).is_contiguous()
 
 
 def label_dtype(classes: int) -> torch.dtype:

@@ -72,9 +72,9 @@ def label_cells(lo, hi, corners, shape, row_cells, column_cells, below, down, be
                     labels[y * line + x] = label
 
 
-def score_rows(
+def score_rows(  # type: ignore[no-untyped-def]
     lo, hi, corners, shape, lanes, above, below, down, before, behind, right, softmax, scores, size
-):  # type: ignore[no-untyped-def]
+):
     """Rows lo..hi of N * H rows of scores (N, H, W, C), size: bilinear between `corners`, with `softmax` over C.
 
     corners: (N, h, w, P), shape, where P >= C is a whole number of vectors; what is behind C never wins. Row y lies
@@ -116,6 +116,39 @@ def score_rows(
                     row_store(values, k, row_scale(share, row_load(lanes, values, k)))
             for k in range(classes):
                 scores[at + k] = values[k]
+
+
+def add_rows(lo, hi, scores, strides, lanes, above, below, down, before, behind, right, total, size):  # type: ignore[no-untyped-def]
+    """To rows lo..hi of N * H rows of `total` (N, H, W, C), size, add what is bilinear between pixels of `scores`.
+
+    scores: (N, h, w, C), strides of N and h. The row and column tables: as in `score_rows`.
+    """
+    height, width, classes = size
+    block = 8 * len(lanes)
+    whole = classes // block * block
+    for line in range(lo, hi):
+        y = line % height
+        picture = line // height * strides[0]
+        first, second = picture + above[y] * strides[1], picture + below[y] * strides[1]
+        up = np.float32(1) - down[y]
+        for x in range(width):
+            a, b = first + before[x] * classes, first + behind[x] * classes
+            c, d = second + before[x] * classes, second + behind[x] * classes
+            left = np.float32(1) - right[x]
+            at = (line * width + x) * classes
+            for k in range(0, whole, block):
+                high = row_fma(
+                    right[x], row_load(lanes, scores, b + k), row_scale(left, row_load(lanes, scores, a + k))
+                )
+                low = row_fma(
+                    right[x], row_load(lanes, scores, d + k), row_scale(left, row_load(lanes, scores, c + k))
+                )
+                value = row_fma(down[y], low, row_scale(up, high))
+                row_store(total, at + k, row_add(row_load(lanes, total, at + k), value))
+            for k in range(whole, classes):
+                high_one = scores[a + k] * left + scores[b + k] * right[x]
+                low_one = scores[c + k] * left + scores[d + k] * right[x]
+                total[at + k] += high_one * up + low_one * down[y]
 
 
 def highest_pixels(lo, hi, scores, classes, lanes, labels):  # type: ignore[no-untyped-def]
