@@ -16,7 +16,7 @@ ROOMS = [
     "colours losses tiling upsampling_kernels winograd_kernels atrous_depthwise_kernels compiled_loop download "
     "repository protocols processes boundary stream launch batch_norm depthwise dilated ema fake_quantize",
     "upsampling backbones data lettering quick_gradients winograd atrous_depthwise",
-    "visualize quick_inference",
+    "visualize quick_inference score_maps",
     "finding models batches raster polygons heat_map",
     "checkpoint info pre_annotations",
     "importers runtimes hub receptive",

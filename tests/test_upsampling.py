@@ -46,46 +46,6 @@ def test_labels_are_those_of_the_full_scores(
         assert int(wrong.sum()) <= 2
 
 
-@pytest.mark.parametrize("align_corners", [False, True, "asymmetric"])
-@pytest.mark.parametrize("shape", [*SHAPES, (8, 5, 6, 33, 34), (16, 5, 6, 33, 34)])
-def test_scores_are_as_near_as_torchs(
-    shape: tuple[int, ...], align_corners: AlignCorners, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("numba")
-    classes, h, w, *size = shape
-    torch.manual_seed(classes)
-    logits = 20 * torch.randn(2, classes, h, w)
-    for softmax in (True, False):
-        found = upsampling.resized_scores(logits, size, align_corners, softmax)
-        with monkeypatch.context() as patch:
-            patch.setattr(upsampling.compiled_loop, "available", lambda: False)
-            torchs = upsampling.resized_scores(logits, size, align_corners, softmax)
-        assert found.permute(0, 2, 3, 1).is_contiguous()
-        exact = resize(logits.double(), size, align_corners)
-        exact = exact.softmax(1) if softmax else exact
-        assert (found - exact).abs().max() <= 2 * (torchs - exact).abs().max() + 1e-6
-        assert torch.equal(highest(found), highest(found.contiguous()))
-    half = upsampling.resized_scores(logits.bfloat16(), size, align_corners)
-    assert half.dtype == torch.float32
-    torch.testing.assert_close(half.sum(1), torch.ones(2, *size), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("classes", [1, 5, 8, 16, 21, 150])
-@pytest.mark.parametrize(
-    "sizes", [(9, 13, 30, 41), (30, 41, 17, 23), (8, 9, 8, 9), (1, 1, 5, 4), (7, 1, 1, 6)]
-)
-@pytest.mark.parametrize("flipped", [False, True])
-def test_views_are_added_as_torch_would(classes: int, sizes: tuple[int, ...], flipped: bool) -> None:
-    h, w, *size = sizes
-    generator = torch.Generator().manual_seed(classes)
-    whole = torch.rand(2, h + 2, w + 3, classes, generator=generator).permute(0, 3, 1, 2)
-    for scores in (whole[..., :h, :w], whole[..., :h, :w].contiguous()):
-        total = torch.rand(2, *size, classes, generator=generator).permute(0, 3, 1, 2)
-        expected = total + resize(scores.flip(-1) if flipped else scores, size)
-        upsampling.add_resized(total, scores, flipped)
-        torch.testing.assert_close(total, expected, rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_source_points_are_torchs(align_corners: bool) -> None:
     for size, source in ((50, 7), (513, 65), (9, 30), (1, 5), (5, 1)):
@@ -100,11 +60,9 @@ def test_same_for_any_number_of_threads() -> None:
     pytest.importorskip("numba")
     logits = torch.randn(21, 40, 50)
     one = resized_labels(logits, (320, 400))
-    scores = upsampling.resized_scores(logits[None], (320, 400))
     torch.set_num_threads(3)
     try:
         assert torch.equal(resized_labels(logits, (320, 400)), one)
-        assert torch.equal(upsampling.resized_scores(logits[None], (320, 400)), scores)
     finally:
         torch.set_num_threads(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +20,13 @@ from atrous.crf import DenseCRF, unary_from_labels
 from atrous.data.labels import IGNORE_INDEX, Colour, Labels
 from atrous.data.pictures import read_image, read_mask
 from atrous.errors import InputError, choose
-from atrous.layers import resize, zero_map
+from atrous.layers import resize
 from atrous.models import Model, at_output_stride
 from atrous.protocols import settle
 from atrous.runtimes.choice import Choice, choose_runtime
+from atrous.score_maps import GrownScores, add_resized, made
 from atrous.tiling import slide
-from atrous.upsampling import add_resized, highest, resized_labels, resized_scores
+from atrous.upsampling import highest, resized_labels
 
 WINDOW = (513, 513)  # v3 sec. 4.1: the crop that it is trained on, where nothing else names one
 
@@ -209,11 +210,13 @@ class Predictor:
         """Class probabilities from the mean of what the protocol averages, (N, C, H, W)."""
         return mean.softmax(1) if self.protocol.average == "logits" else mean
 
-    def _mean_of_views(self, x: Tensor, run: Callable[[Tensor], Tensor], whole: float = 1.0) -> Tensor:
+    def _mean_of_views(
+        self, x: Tensor, run: Callable[[Tensor], Tensor | GrownScores], whole: float = 1.0
+    ) -> Tensor:
         """The mean of what `run` says of (N, 3, H, W) at the protocol's scales, times `whole`, and flips."""
         height, width = x.shape[-2:]
         if self.protocol.views == 1 and whole * self.protocol.scales[0] == 1:
-            return run(x)
+            return made(run(x))
         total = None
         for scale in (whole * scale for scale in self.protocol.scales):
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -221,35 +224,35 @@ class Predictor:
             for flipped in (False, True) if self.protocol.flip else (False,):
                 view = scaled.flip(-1) if flipped else scaled
                 scores = run(view.contiguous(memory_format=torch.channels_last))
-                if total is None:
-                    total = zero_map(scores, (height, width))
-                add_resized(total, scores, flipped)
+                total = add_resized(total, scores, (height, width), flipped)
         assert total is not None
         return total.div_(self.protocol.views)
 
     def _normalized(self, images: Tensor) -> Tensor:
         return (images.to(self.device).float() / 255 - self.mean) / self.std
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _run(self, x: Tensor) -> Tensor | GrownScores:
         """What is averaged, of one view (N, 3, H, W) on its own grid, by the protocol's mode."""
         if self.protocol.mode == "direct" or self.protocol.size is None:
             return self._direct(x)
         if self.protocol.mode == "resize":
-            return resize(self._whole(_shrink_or_grow(x, self.protocol.size)), x.shape[-2:])
-        return slide(self._whole, x, self.protocol.size, self.protocol.overlap)
+            return resize(self._whole(_shrink_or_grow(x, self.protocol.size)).made(), x.shape[-2:])
+        return slide(lambda window: self._whole(window).made(), x, self.protocol.size, self.protocol.overlap)
 
-    def _direct(self, x: Tensor) -> Tensor:
+    def _direct(self, x: Tensor) -> GrownScores:
         """The model on the picture padded (with the mean colour) to whole strides, cropped back."""
-        return self._whole(self._padded(x))[..., : x.shape[-2], : x.shape[-1]]
+        return replace(self._whole(self._padded(x)), size=(x.shape[-2], x.shape[-1]))
 
     def _padded(self, x: Tensor) -> Tensor:
         return F.pad(x, (0, -x.shape[-1] % self.output_stride, 0, -x.shape[-2] % self.output_stride))
 
-    def _whole(self, x: Tensor) -> Tensor:
+    def _whole(self, x: Tensor) -> GrownScores:
         """The model on a picture as it is: a size that the protocol names, such as 513, is the model's own."""
         coarse = self.model.scores(x.contiguous(memory_format=torch.channels_last))["out"]  # type: ignore[operator]
         align_corners: Any = self.model.align_corners
-        return resized_scores(coarse, x.shape[-2:], align_corners, self.protocol.average != "logits")
+        height, width = x.shape[-2:]
+        softmax = self.protocol.average != "logits"
+        return GrownScores(coarse, (height, width), (height, width), align_corners, softmax)
 
 
 def _shrink_or_grow(x: Tensor, size: tuple[int, int]) -> Tensor:

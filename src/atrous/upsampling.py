@@ -20,11 +20,9 @@ from atrous.compiled_loop import Loop
 from atrous.layers import AlignCorners, resize
 
 BAND = 32  # rows
-LABEL_CELLS, SCORE_ROWS, ADD_ROWS, HIGHEST_PIXELS = (
-    Loop("atrous.upsampling_kernels", name)
-    for name in ("label_cells", "score_rows", "add_rows", "highest_pixels")
+LABEL_CELLS, HIGHEST_PIXELS = (
+    Loop("atrous.upsampling_kernels", name) for name in ("label_cells", "highest_pixels")
 )
-NEVER = -1e30  # a logit that no softmax sees
 
 
 def resized_labels(logits: Tensor, size: Sequence[int], align_corners: AlignCorners = False) -> Tensor:
@@ -38,62 +36,6 @@ def resized_labels(logits: Tensor, size: Sequence[int], align_corners: AlignCorn
     if logits.shape[-2:] == (height, width) or height <= BAND:
         return highest(resize(logits[None].float(), size, align_corners)[0])
     return _in_bands(logits.float(), height, width, align_corners)
-
-
-def resized_scores(
-    logits: Tensor, size: Sequence[int], align_corners: AlignCorners = False, softmax: bool = True
-) -> Tensor:
-    """`resize(logits, size, align_corners).softmax(1)`, or without `softmax` the logits: (N, C, h, w) to (N, C, H, W).
-
-    float32. Compiled for the CPU, where the softmax is taken of each pixel as it is made, and C lies last in memory.
-    """
-    logits = logits.float()
-    if logits.device.type == "cpu" and compiled_loop.available():
-        return _compiled_scores(logits.detach(), size, align_corners, softmax)
-    scores = resize(logits, size, align_corners).contiguous()  # softmax would copy them so, and hold both
-    return scores.softmax(1) if softmax else scores
-
-
-def _compiled_scores(
-    logits: Tensor, size: Sequence[int], align_corners: AlignCorners, softmax: bool
-) -> Tensor:
-    count, classes, h, w = logits.shape
-    lanes = openmp.lanes(8 if classes <= 8 else 16)
-    corners = torch.full((count, h, w, -classes // (8 * len(lanes)) * -8 * len(lanes)), NEVER)
-    corners[..., :classes] = logits.permute(0, 2, 3, 1)
-    rows, columns = (source_points(n, source, align_corners) for n, source in zip(size, (h, w), strict=True))
-    scores = torch.empty(count, *size, classes)
-    grid, target = (corners.numpy(), tuple(corners.shape[1:]), lanes), (scores.numpy(), (*size, classes))
-    SCORE_ROWS.run(count * size[0], *grid, *rows, *columns, int(softmax), *target)
-    return scores.permute(0, 3, 1, 2)
-
-
-def add_resized(total: Tensor, scores: Tensor, flipped: bool = False) -> None:
-    """`total` (N, C, H, W) += `resize(scores, (H, W))`, of scores (N, C, h, w), or of their mirror image."""
-    size = total.shape[-2:]
-    steps, classes = scores.stride(), scores.shape[1]
-    lie_so = steps[1] == 1 and steps[3] == classes and _classes_last(total)
-    plain = scores.dtype == total.dtype == torch.float32 and total.device.type == "cpu"
-    if scores.shape[-2:] == size and not flipped:
-        total += scores
-    elif plain and lie_so and compiled_loop.available():
-        rows, (before, behind, right) = (
-            source_points(n, source, False) for n, source in zip(size, scores.shape[-2:], strict=True)
-        )
-        if flipped:
-            before, behind = (scores.shape[-1] - 1 - column for column in (before, behind))
-        reach = 1 + sum((n - 1) * step for n, step in zip(scores.shape, steps, strict=True))
-        flat, lanes = scores.as_strided((reach,), (1,)).numpy(), openmp.lanes(8 if classes < 16 else 16)
-        target = total.permute(0, 2, 3, 1).numpy(), (*size, classes)
-        columns = before, behind, right
-        ADD_ROWS.run(len(total) * size[0], flat, (steps[0], steps[2]), lanes, *rows, *columns, *target)
-    else:
-        total += resize(scores.flip(-1) if flipped else scores, size)
-
-
-def _classes_last(scores: Tensor) -> bool:
-    """Whether (N, C, H, W) lies in memory as (N, H, W, C)."""
-    return scores.permute(0, 2, 3, 1).is_contiguous()
 
 
 def label_dtype(classes: int) -> torch.dtype:

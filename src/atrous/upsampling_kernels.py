@@ -1,4 +1,4 @@
-"""The loops of `upsampling`. Arrays come flat (`compiled_loop.Loop`)."""
+"""The loops of `upsampling` and `score_maps`. Arrays come flat (`compiled_loop.Loop`)."""
 
 from __future__ import annotations
 
@@ -75,20 +75,18 @@ def label_cells(lo, hi, corners, shape, row_cells, column_cells, below, down, be
 def score_rows(  # type: ignore[no-untyped-def]
     lo, hi, corners, shape, lanes, above, below, down, before, behind, right, softmax, scores, size
 ):
-    """Rows lo..hi of N * H rows of scores (N, H, W, C), size: bilinear between `corners`, with `softmax` over C.
+    """Rows lo..hi of scores (H, W, C), size: bilinear between `corners`, with `softmax` over C.
 
-    corners: (N, h, w, P), shape, where P >= C is a whole number of vectors; what is behind C never wins. Row y lies
+    corners: (h, w, P), shape, where P >= C is a whole number of vectors; what is behind C never wins. Row y lies
     between grid rows above[y] and below[y], at the share down[y]; before, behind and right: the same for columns.
     """
-    grid_height, grid_width, padded = shape
-    height, width, classes = size
+    _, grid_width, padded = shape
+    _, width, classes = size
     block = 8 * len(lanes)
     left, other = scratch(np.float32, padded), scratch(np.float32, padded)
     values = scratch(np.float32, padded)
-    for line in range(lo, hi):
-        y = line % height
-        base = line // height * grid_height
-        first, second = (base + above[y]) * grid_width, (base + below[y]) * grid_width
+    for y in range(lo, hi):
+        first, second = above[y] * grid_width, below[y] * grid_width
         cell = -1
         for x in range(width):
             if before[x] != cell:  # down the two columns that the pixels of this cell lie between
@@ -98,7 +96,7 @@ def score_rows(  # type: ignore[no-untyped-def]
                         high = row_load(lanes, corners, (first + column) * padded + k)
                         low = row_load(lanes, corners, (second + column) * padded + k)
                         row_store(target, k, row_fma(down[y], low, row_scale(np.float32(1) - down[y], high)))
-            at = (line * width + x) * classes
+            at = (y * width + x) * classes
             most = row_load(lanes, left, 0)
             for k in range(0, padded, block):
                 value = row_scale(np.float32(1) - right[x], row_load(lanes, left, k))
