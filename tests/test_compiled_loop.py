@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from atrous import compiled_loop, openmp
 from atrous.compiled_loop import Loop
@@ -19,7 +20,7 @@ pytest.importorskip("numba")
 
 SOURCE = """
 import numpy as np
-from atrous.crf.simd import scratch
+from atrous.simd import scratch
 
 def add(lo, hi, seen, steps):
     some = scratch(np.int64, 2)
@@ -27,6 +28,12 @@ def add(lo, hi, seen, steps):
         some[i] = steps[i]
     for i in range(lo, hi):
         seen[i] += some[0] * some[1]
+
+def fails_once(lo, hi, seen):
+    for i in range(lo, hi):
+        if seen[i] > 6:
+            raise ValueError
+        seen[i] = i
 
 def with_memory(lo, hi, seen):
     rest = np.empty(hi)
@@ -133,6 +140,20 @@ def test_what_cannot_be_loaded_alone_is_refused(own_cache: Path) -> None:
     with pytest.raises(TypeError, match=r"some_loops.with_memory calls NRT"):
         Loop("some_loops", "with_memory").run(1, np.zeros(3))
     assert not own_cache.exists()
+
+
+def test_what_fails_is_said(own_cache: Path) -> None:
+    loop, seen = Loop("some_loops", "fails_once"), np.zeros(100, np.float32)
+    loop.run(100, seen)
+    with pytest.raises(RuntimeError, match=r"some_loops.fails_once failed"):
+        loop.run(100, seen)
+    x = torch.randn(1, 8, 64, 64)  # and torch's own threads still work
+    assert F.conv2d(x, torch.randn(8, 8, 3, 3)).shape == (1, 8, 62, 62)
+
+
+def test_nothing_is_left_beside(own_cache: Path) -> None:
+    Loop("some_loops", "add").run(3, np.zeros(3, np.float32), (1, 1))
+    assert [path.suffix for path in own_cache.iterdir()] == [".o"]
 
 
 def test_arrays_lie_in_c_order(module: Path) -> None:

@@ -61,7 +61,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: np.ndarray, rate: int) -> Tensor:
         bias,
         len(weight),
         rate,
-        openmp.lanes(channels),
+        compiled_loop.lanes(channels),
         y.numpy(),
     )
     return y.permute(0, 3, 1, 2)

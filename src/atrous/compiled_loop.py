@@ -7,6 +7,7 @@ there loads it with LLVM alone (llvmlite, which numba brings).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -20,14 +21,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from atrous import openmp
 from atrous.cache import cache_folder
 from atrous.region import FAILED, compile_region
 
 PIECES_PER_THREAD = 4  # a thread that was held up leaves its pieces to the others
-USED_BY_LOOPS = ("atrous.crf.jit", "atrous.crf.simd", "atrous.region")
+USED_BY_LOOPS = ("atrous.jit", "atrous.simd", "atrous.region")
 LOADING = threading.Lock()
+LANES_8, LANES_16 = (0,), (0, 0)  # numbers at a time, as `simd` is told
 FREE = {"memcpy", "memset", "memmove"}  # of the C library: machine code may want nothing else from outside
 
 
@@ -35,7 +38,7 @@ class Loop:
     """A function (lo, hi, *args) of a module, compiled for the arguments that it is given.
 
     Arguments: numpy arrays in C order, ints, tuples of ints. The function sees an array flat, whatever its shape. It
-    must ask for no memory but `crf.simd.scratch`, and raise nothing.
+    must ask for no memory but `simd.scratch`, and raise nothing.
     """
 
     def __init__(self, module: str, name: str) -> None:
@@ -72,6 +75,16 @@ def available() -> bool:
     except Exception:  # `region` is made with numba's inner parts, which are no promise of its
         return False
     return numbers.tolist() == [5, 7, 9]
+
+
+def takes(x: Tensor) -> bool:
+    """Whether loops are available, and reach `x`."""
+    return x.device.type == "cpu" and available()
+
+
+def lanes(channels: int) -> tuple[int, ...]:
+    """For rows of a multiple of 8 channels, which leaves no rest."""
+    return LANES_16 if channels % 16 == 0 else LANES_8
 
 
 def _trial(lo, hi, numbers, line):  # type: ignore[no-untyped-def]
@@ -159,10 +172,9 @@ def _read(path: Path) -> bytes | None:
 
 def _keep(path: Path, code: bytes) -> None:
     """Write it beside and rename; where that cannot be, the next process compiles again."""
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(hashlib.sha256(code).digest() + code)
-        Path(file.name).replace(path)
-    except OSError:
-        pass
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            beside = Path(folder) / path.name
+            beside.write_bytes(hashlib.sha256(code).digest() + code)
+            beside.replace(path)

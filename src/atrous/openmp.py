@@ -48,8 +48,3 @@ def run(region: int, data: int, threads: int) -> None:
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(Region(region), [data] * threads))
-
-
-def lanes(channels: int) -> tuple[int, ...]:
-    """For a loop over rows of channels, 16 or 8 at a time (see `crf.simd`)."""
-    return (0, 0) if channels % 16 == 0 else (0,)

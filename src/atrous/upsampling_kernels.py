@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atrous.crf.simd import (
+from atrous.simd import (
     row_add,
     row_exp,
     row_fma,

@@ -158,7 +158,7 @@ class Winograd:
         source, target = (pixels.numpy(), tuple(pixels.shape)), (y.numpy(), tuple(y.shape))
         grid = tile_grid(height, width, self.rate)
         tiles = count * grid[0] * grid[1] * self.rate**2
-        lanes_in, lanes_out = openmp.lanes(self.channels), openmp.lanes(self.outputs)
+        lanes_in, lanes_out = compiled_loop.lanes(self.channels), compiled_loop.lanes(self.outputs)
         most = min(TOGETHER, -(-tiles // GROUP))
         with _borrowed(most * GROUP, SIDE**2 * self.channels) as points:
             tiled = points.numpy()

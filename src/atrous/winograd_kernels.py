@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from atrous.crf.jit import compiled
-from atrous.crf.simd import row_fma, row_load, row_store, row_zero, scratch
+from atrous.jit import compiled
+from atrous.simd import row_fma, row_load, row_store, row_zero, scratch
 
 
 def to_points(lo, hi, x, shape, rate, grid, first, into, n, lanes, points):  # type: ignore[no-untyped-def]

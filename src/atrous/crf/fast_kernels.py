@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from atrous.crf.jit import compiled
-from atrous.crf.simd import (
+from atrous.jit import compiled
+from atrous.simd import (
     EXP_FLOOR,
     row_add,
     row_dither,
