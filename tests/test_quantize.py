@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from atrous.data import SCENES, open_dataset
 from atrous.errors import InputError
 from atrous.predict import Predictor
 from atrous.quantize import quantize, views_of
-from atrous.runtimes import load
+from atrous.runtimes import fold_batch_norm, load
 
 pytest.importorskip("onnxscript")
 
@@ -96,6 +97,25 @@ def test_int8_keeps_the_miou(learned: Path, tmp_path: Path, format: str, package
     difference = np.abs(plain.probabilities - int8.probabilities)
     assert 1e-4 < difference.mean() < 0.05  # it is another computation, and close
     assert load(path).graph["precision"] == "int8"  # type: ignore[index]
+    if format == "onnx":
+        for name, kernel, step in int8_kernels(path):
+            exact = fold_batch_norm(model).get_parameter(name).double()
+            assert (kernel - exact).sum((2, 3)).abs().max() <= 0.51 * step.max(), name
+
+
+def int8_kernels(path: Path) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Names, values and steps of the spatial kernels in a file of ONNX Runtime's quantisation."""
+    onnx = pytest.importorskip("onnx")
+    numbers = {
+        one.name: torch.tensor(onnx.numpy_helper.to_array(one)).double()
+        for one in onnx.load(path).graph.initializer
+    }
+    kernels = {name: whole for name, whole in numbers.items() if whole.ndim == 4 and whole.shape[-1] > 1}
+    assert len(kernels) == 20  # all of a ResNet-18 and of the pyramid
+    for name, whole in kernels.items():
+        name = name.removesuffix("_quantized")
+        step = numbers[f"{name}_scale"].view(-1, 1, 1, 1)
+        yield name.removeprefix("model."), whole * step, step
 
 
 def test_a_loss_above_the_bar_leaves_no_file(learned: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Post-training quantisation to int8: weights per channel, activations by the ranges that calibration pictures show."""
+"""Post-training quantisation to int8: weights per output, activations by the ranges that calibration pictures show."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from atrous import checkpoint
 from atrous.data.base import SegmentationDataset
 from atrous.errors import InputError, choose
 from atrous.evaluation import evaluate
+from atrous.kernel_sums import keep_kernel_sums
 from atrous.metrics import Metrics
 from atrous.predict import Predictor
 from atrous.runtimes import Exported, load, need
 from atrous.runtimes.export import export
+from atrous.runtimes.folding import fold_batch_norm
 from atrous.runtimes.networks import HEADER, quiet
 
 CALIBRATION = 100  # pictures
@@ -66,14 +68,17 @@ def quantize(
     views = views_of(model, calibration, lambda done, of: show("calibration pictures", done, of, ""))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        plain, beside = (Path(folder) / kind / f"{path.stem}{suffix}" for kind in ("float", "int8"))
+        plain, start, beside = (
+            Path(folder) / kind / f"{path.stem}{suffix}" for kind in ("float", "rounded", "int8")
+        )
         export(model, plain, format)
+        export(keep_kernel_sums(fold_batch_norm(model)), start, format)
         beside.parent.mkdir()
         float_file = load(plain)
         assert isinstance(float_file, Exported)
         header = float_file.header | {"graph": float_file.graph | {"precision": "int8"}}
         with quiet():
-            write(plain, beside, views, header)
+            write(start, beside, views, header)
         metrics = [
             _measured(network, validation, limit, title, show)
             for title, network in (("mIoU in float", float_file), ("mIoU in int8", load(beside)))
