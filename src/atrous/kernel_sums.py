@@ -1,9 +1,9 @@
 """Weights on the grid of int8 whose kernels keep their sums.
 
-A map is nearly flat almost everywhere, so a k x k kernel answers there with the sum of its weights. Nine roundings to the
-nearest may add up to several steps; a depthwise convolution has nothing else to average them out, and one of them can
-move a whole network's scores by 12 % (MobileNetV2's first). Here as many of a kernel's weights are rounded up as keep
-the sum within half a step: those nearest above (the method of largest remainders).
+A map is nearly flat almost everywhere, so a k x k kernel answers there with the sum of its weights. Nine roundings to
+the nearest may add up to several steps; a depthwise convolution has nothing else to average them out, and one of them
+can move a whole network's scores by 12 % (MobileNetV2's first). Here as many of a kernel's weights are rounded up as
+keep the sum within half a step: those nearest above (the method of largest remainders).
 """
 
 from __future__ import annotations
