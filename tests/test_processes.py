@@ -20,7 +20,7 @@ from atrous import train as training
 from atrous.checkpoint import load, metadata_of
 from atrous.config import Recipe, read_recipe
 from atrous.errors import InputError
-from atrous.launch import launch, started
+from atrous.launch import launch, most_devices, started
 from atrous.metrics import Metrics
 from atrous.run import Run
 
@@ -197,3 +197,19 @@ def test_what_a_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started() == (4, 3)
     with pytest.raises(InputError, match="devices 3 contradicts the 4 processes that were started"):
         launch(Recipe(devices=3), [])
+
+
+@pytest.mark.parametrize(("devices", "said"), [(99, "has 4 processor cores"), (5, "has 4"), (0, "at least 1")])
+def test_processes_that_the_machine_cannot_hold(
+    devices: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    with pytest.raises(InputError, match=f"devices {devices}.*{said}"):
+        launch(Recipe(devices=devices, device="cpu"), [])
+    assert most_devices("cpu") == (4, "processor cores")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert most_devices("auto") == (2, "GPUs")
+    assert most_devices("cpu") == (4, "processor cores")

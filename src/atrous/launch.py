@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 
 from atrous.config import Recipe
@@ -22,6 +23,13 @@ def started() -> tuple[int, int] | None:
     return None
 
 
+def most_devices(device: str) -> tuple[int, str]:
+    """How many processes can have a device of this machine each, and what those are."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.cuda.device_count(), "GPUs"
+    return os.cpu_count() or 1, "processor cores"
+
+
 def launch(recipe: Recipe, loggers: list[Any]) -> Fabric:
     """Fabric with all processes of the run, started where they are not yet. InputError where they contradict it."""
     devices, machines = started() or (recipe.devices, 1)
@@ -30,6 +38,11 @@ def launch(recipe: Recipe, loggers: list[Any]) -> Fabric:
             f"devices {recipe.devices} contradicts the {devices} processes that were started on this machine: "
             "leave out --devices, the launcher has said it"
         )
+    if recipe.devices < 1:
+        raise InputError(f"devices {recipe.devices} must be at least 1")
+    most, what = most_devices(recipe.device)
+    if started() is None and devices > most:
+        raise InputError(f"devices {devices}: this machine has {most} {what}, and each process needs its own")
     try:
         fabric = Fabric(
             accelerator=recipe.device,
