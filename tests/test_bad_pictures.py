@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 from PIL import Image
 
 from atrous.cli import main
+from atrous.data.pictures import read_image
+from atrous.errors import InputError
 from atrous.predict import Predictor
+from atrous.raster import open_raster
 
 RNG = np.random.default_rng(3)
 PIXELS = RNG.integers(0, 256, (23, 31, 3), dtype=np.uint8)
@@ -136,6 +140,7 @@ def test_nothing_is_overwritten_silently(
         (["--batch_size", "0"], "--batch_size 0 must be at least 1"),
         (["--resume", "--overwrite"], "give one of them"),
         (["--flip", "--no_flip"], "--flip and --no_flip: give one of them"),
+        (["--no_crf", "--crf_options.iter_max", "2"], "--crf_options and --no_crf: give one of them"),
         (["--smoothing", "0.5"], "--smoothing is for a video"),
         (["--protocol", "v4"], "protocol"),
         (["--overlap", "1"], "overlap 1.0 must be a share"),
@@ -172,3 +177,31 @@ def test_the_protocol_is_printed_and_stored(
     record = (out / "predictions.jsonl").read_text()
     assert '"scales": [0.5, 1.0], "flip": false' in record
     assert '"output_stride": 8' in record
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 12])
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_tiffs_of_many_kinds_are_read_as_by_windows_or_refused(
+    tmp_path: Path, bands: int, photometric: str, planes: str, kind: type
+) -> None:
+    """Pillow takes some of them for others."""
+    tifffile = pytest.importorskip("tifffile")
+    values = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (9, 13, bands)).astype(kind)
+    if photometric == "rgb" and bands < 3:
+        pytest.skip("no RGB")
+    for compression, order in itertools.product((None, "deflate", "lzw"), "<>"):
+        path = tmp_path / f"{compression}{ord(order)}.tif"
+        stored = values if planes == "contig" or bands == 1 else values.transpose(2, 0, 1)
+        tifffile.imwrite(
+            path, stored[..., 0] if bands == 1 else stored, photometric=photometric, byteorder=order,
+            planarconfig=None if bands == 1 else planes, compression=compression,
+        )  # fmt: skip
+        try:
+            whole = read_image(path)
+        except InputError as error:
+            assert bands > 1 and "read by `atrous predict --large` alone" in str(error)
+            assert photometric == "minisblack" or bands > 4 or (kind, planes) == (np.uint16, "separate")
+            continue
+        np.testing.assert_array_equal(whole, open_raster(path).read(0, 9, 0, 13).pixels)

@@ -18,6 +18,11 @@ from atrous.errors import InputError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
 ORIENTATION = 0x0112  # EXIF
+BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, PLANAR_CONFIGURATION, SEPARATE = 258, 277, 284, 2  # TIFF 6.0
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+OTHER_TIFF = (
+    "a TIFF of a kind that is read by `atrous predict --large` alone: save it as RGB or grey, 8 or 16 bits"
+)
 
 # Entries of a colour map that mean "leave this pixel out" rather than a class.
 VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
@@ -167,15 +172,21 @@ def _load(path: Path, upright: bool = True, notes: list[str] | None = None) -> I
             frames = (
                 getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1
             )  # a photo and its previews
+            if _is_garbled(picture):
+                raise InputError(f"{path}: {OTHER_TIFF}")
             picture.load()
             if upright:
                 ImageOps.exif_transpose(picture, in_place=True)
             if frames > 1 and notes is not None:
                 notes.append(f"{path}: has {frames} frames or pages: the first one was taken")
             return picture
+    except InputError:
+        raise
     except UnidentifiedImageError:
         start = path.read_bytes()[:12]
         reason = f"not a picture (it begins with {start!r})" if start else "the file is empty"
+        if start[:4] in TIFF_STARTS:
+            reason = OTHER_TIFF
     except FileNotFoundError:
         reason = "no such file"
     except (IsADirectoryError, PermissionError) as error:
@@ -186,6 +197,14 @@ def _load(path: Path, upright: bool = True, notes: list[str] | None = None) -> I
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged file
         reason = f"the picture is damaged or cut off ({error})"
     raise InputError(f"{path}: {reason}")
+
+
+def _is_garbled(picture: Image.Image) -> bool:
+    """Whether Pillow (12) reads a TIFF wrongly: planes of 16 bits as planes of 8, the first of many bands as grey."""
+    tags = getattr(picture, "tag_v2", {})
+    samples, bands = tags.get(SAMPLES_PER_PIXEL, 1), len(picture.getbands())
+    deep_planes = max(tags.get(BITS_PER_SAMPLE, (8,))) > 8 and tags.get(PLANAR_CONFIGURATION) == SEPARATE
+    return samples > 1 and (deep_planes or samples > bands == 1)
 
 
 def _match_colours(rgb: np.ndarray, colours: Labels, path: Path) -> np.ndarray:

@@ -111,6 +111,8 @@ def make_predictor(given: Namespace, pictures: int | None = None) -> Any:
     size = given.size and (given.size[0], given.size[-1])
     if given.size and len(given.size) > 2:
         raise InputError("--size takes one side, or height and width")
+    if given.get("crf_options") and chosen(given, "crf") is False:
+        raise InputError("--crf_options and --no_crf: give one of them")
     predictor = Predictor(
         given.checkpoint,
         given.mode,
