@@ -209,3 +209,31 @@ def test_a_video_that_breaks_off_is_written_as_far_as_it_goes(predictor: Predict
     assert len(read(tmp_path / "b.mp4")[0]) == result.frames
     assert len(result.notes) == 1
     assert result.notes[0].startswith(str(tmp_path / "cut.mkv"))
+
+
+def test_one_file_behind_another_goes_on_where_the_first_ends(predictor: Predictor, tmp_path: Path) -> None:
+    """Of MPEG transport streams that is done by `cat`; the second's times begin again."""
+    write(tmp_path / "a.ts", frames=5, sound=True)
+    once = (tmp_path / "a.ts").read_bytes()
+    (tmp_path / "twice.ts").write_bytes(once + once)
+    for ending in ("mp4", "mkv"):
+        target = tmp_path / f"b.{ending}"
+        result = segment_video(predictor, tmp_path / "twice.ts", target)
+        frames, times, sound = read(target)
+        assert result.frames == len(frames) == 10
+        assert all(earlier < later for earlier, later in itertools.pairwise(times))
+        single = read(tmp_path / "a.ts")[2]
+        assert len([packet for packet in sound if packet]) == 2 * len([packet for packet in single if packet])
+
+
+@pytest.mark.parametrize("size", [1000, 3000, 6000, 9000])
+def test_a_stream_cut_anywhere_says_so(predictor: Predictor, tmp_path: Path, size: int) -> None:
+    write(tmp_path / "a.ts", frames=9, sound=True)
+    (tmp_path / "cut.ts").write_bytes((tmp_path / "a.ts").read_bytes()[:size])
+    try:
+        result = segment_video(predictor, tmp_path / "cut.ts", tmp_path / "b.mp4")
+    except InputError as error:
+        assert str(error).startswith(str(tmp_path / "cut.ts"))
+        assert not (tmp_path / "b.mp4").exists()
+        return
+    assert len(read(tmp_path / "b.mp4")[0]) == result.frames > 0

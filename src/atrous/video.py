@@ -100,6 +100,21 @@ def open_video(av: Any, path: Path) -> Any:
     return container
 
 
+class _Clock:
+    """Times that only go forwards: where a file begins anew, as one put behind another does, the rest moves on."""
+
+    def __init__(self) -> None:
+        self.shift = 0
+        self.last: int | None = None
+
+    def move(self, time: int, step: int) -> int:
+        """What is to be added to a time; step: what follows the time before at the earliest."""
+        if self.last is not None and time + self.shift <= self.last:
+            self.shift = self.last + step - time
+        self.last = time + self.shift
+        return self.shift
+
+
 class _Source:
     """The frames of a video in their order; the packets of its sound are handed on to the new file."""
 
@@ -111,6 +126,10 @@ class _Source:
         self.sound = container.streams.audio[0] if container.streams.audio else None
         self.new_sound: Any = None
         self.heard: list[Any] = []  # packets that came before the new file could be begun
+        self.seen_at, self.heard_at = _Clock(), _Clock()
+        if self.sound is not None and not self.sound.sample_rate:  # no piece of it came before the file's end
+            self.notes.append(f"{path}: the sound is announced and not there: left out")
+            self.sound = None
         if self.sound is not None:
             try:
                 self.new_sound = out.add_stream_from_template(self.sound)
@@ -138,9 +157,15 @@ class _Source:
             for packet in self.container.demux(*streams):
                 if packet.stream is self.sound:
                     if packet.dts is not None:
+                        later = self.heard_at.move(packet.dts, packet.duration or 1)
+                        packet.dts += later
+                        packet.pts = packet.dts if packet.pts is None else packet.pts + later
                         self.heard.append(packet)
                     continue
                 for frame in packet.decode():
+                    if frame.pts is not None:
+                        step = max(1, round(1 / (self.rate * frame.time_base)))
+                        frame.pts += self.seen_at.move(frame.pts, step)
                     yield frame
                     count += 1
         except self.av.FFmpegError as error:
