@@ -19,6 +19,7 @@ from atrous.errors import InputError
 from atrous.predict import Predictor
 from atrous.quantize import quantize, views_of
 from atrous.runtimes import fold_batch_norm, load
+from atrous.runtimes.export import at_protocols_stride
 
 pytest.importorskip("onnxscript")
 
@@ -116,6 +117,13 @@ def int8_kernels(path: Path) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]
         name = name.removesuffix("_quantized")
         step = numbers[f"{name}_scale"].view(-1, 1, 1, 1)
         yield name.removeprefix("model."), whole * step, step
+
+
+def test_views_at_the_protocols_output_stride(learned: Path) -> None:
+    model = atrous.load(learned)
+    model.metadata.protocol = Protocol(longer_side=64, output_stride=8)  # type: ignore[union-attr]
+    (view,) = views_of(at_protocols_stride(model), First("val", 1))
+    assert max(view.shape[2:]) == 64
 
 
 def test_a_loss_above_the_bar_leaves_no_file(learned: Path, tmp_path: Path) -> None:

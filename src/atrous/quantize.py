@@ -22,7 +22,7 @@ from atrous.kernel_sums import keep_kernel_sums
 from atrous.metrics import Metrics
 from atrous.predict import Predictor
 from atrous.runtimes import Exported, load, need
-from atrous.runtimes.export import export
+from atrous.runtimes.export import at_protocols_stride, export
 from atrous.runtimes.folding import fold_batch_norm
 from atrous.runtimes.networks import HEADER, quiet
 
@@ -65,6 +65,7 @@ def quantize(
     suffix, package, write = FORMATS[format]
     need(package)
     show = progress or (lambda *_: None)
+    model = at_protocols_stride(model)
     views = views_of(model, calibration, lambda done, of: show("calibration pictures", done, of, ""))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:

@@ -145,6 +145,27 @@ def test_a_predictor_of_the_program_follows_the_protocols(
         assert (theirs.names, theirs.palette) == (ours.names, ours.palette)
 
 
+def test_a_program_takes_pictures_of_any_size(tmp_path: Path) -> None:
+    """Also below the size of the pyramid's finest grid, which torch.export takes for a bound."""
+    model = lively(create_model("pspnet", backbone="resnet18", num_classes=5))
+    export(model, tmp_path / "m.pt2", "torch")
+    network = load(tmp_path / "m.pt2")
+    for shape in ((1, 3, 8, 8), (2, 3, 5, 33), (1, 3, 1, 1), (1, 3, 64, 3)):
+        assert beside(model, network, shape) < 1e-3
+
+
+def test_the_output_stride_is_the_protocols(small: Path, tmp_path: Path) -> None:
+    model = atrous.load(small)
+    model.metadata.protocol = Protocol(output_stride=8)  # type: ignore[union-attr]
+    for output in ("logits", "labels"):
+        export(model, tmp_path / "m.pt2", "torch", output)
+        network = load(tmp_path / "m.pt2")
+        assert network.config.output_stride == 8
+        ours = Predictor(small, output_stride=8, runtime="eager").predict(picture(40, 56))
+        theirs = Predictor(network).predict(picture(40, 56))
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
 def test_a_few_pictures_on_a_cpu_run_folded_with_the_same_logits(small: Path) -> None:
     model, predictor = atrous.load(small), Predictor(small, pictures=1)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in predictor.model.modules())

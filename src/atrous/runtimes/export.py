@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from atrous import checkpoint
 from atrous.config import Protocol
 from atrous.errors import InputError, choose
 from atrous.fake_quantize import without_rounding
+from atrous.models import Model, at_output_stride
 from atrous.runtimes import load, need
 from atrous.runtimes.folding import fold_batch_norm
 from atrous.runtimes.graphs import LabelMaps, Logits, Output, Scores
@@ -62,8 +63,9 @@ class Parity(NamedTuple):
 def export(model: nn.Module, path: Path, format: str, output: Output = "logits") -> Parity:
     """Write a model of `atrous.load` to `path` as "onnx", "openvino" or "torch" (torch.export).
 
-    Batch and size stay open. output: "logits" at the picture's size, "labels" (uint8 picture in, labels out), or
-    "scores" on the network's own grid. OpenVINO writes two files, .xml and .bin.
+    Batch and size stay open; the output stride is the protocol's, where that names one. output: "logits" at the
+    picture's size, "labels" (uint8 picture in, labels out), or "scores" on the network's own grid. OpenVINO writes two
+    files, .xml and .bin.
 
     Raises InputError where a package is missing, for a model with a CRF as its last layer, and where the file's logits
     differ from the model's by more than 1e-3; then no file is left. The rounding of a quantised file that was imported
@@ -71,6 +73,7 @@ def export(model: nn.Module, path: Path, format: str, output: Output = "logits")
     """
     choose("format", format, FORMATS)
     need(*FORMATS[format].packages)
+    model = at_protocols_stride(model)
     config = checkpoint.config_of(model)
     if getattr(model, "crf", None) is not None:
         raise InputError(f"{config.name} with the CRF as a layer (crf=...) cannot be exported: set crf=False")
@@ -100,6 +103,12 @@ def export(model: nn.Module, path: Path, format: str, output: Output = "logits")
         for file in sorted(Path(folder).iterdir()):  # .bin before .xml, without which it is not read
             file.replace(path.with_name(file.name))
     return parity
+
+
+def at_protocols_stride(model: nn.Module) -> nn.Module:
+    """The model at the output stride that its protocol names: a file has no other."""
+    stride = checkpoint.metadata_of(model).protocol.output_stride
+    return model if stride is None else at_output_stride(cast(Model, model), stride)
 
 
 def compare(

@@ -132,8 +132,12 @@ class TorchProgram(Exported):
         except Exception as error:  # zip, JSON and schema errors of every kind
             raise InputError(f"{path}: not a readable torch.export program ({_first_line(error)})") from None
         super().__init__(path, _parsed(path, extra[f"{HEADER}.json"]))
-        # the guards are of the size that it was traced with, small pictures fail them and are right all the same
-        self.program = program.module(check_guards=False).to(memory_format=torch.channels_last)
+        # guards and bounds are of the size that it was traced with: small pictures fail them and are right all the same
+        network = program.module(check_guards=False)
+        for key, hook in list(network._forward_pre_hooks.items()):
+            if getattr(hook, "__name__", "") == "_check_input_constraints_pre_hook":
+                del network._forward_pre_hooks[key]
+        self.program = network.to(memory_format=torch.channels_last)
 
     def run(self, x: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
