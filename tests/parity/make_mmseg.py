@@ -95,6 +95,66 @@ def models(quick: bool) -> Iterator[tuple[str, Network, dict[str, Any]]]:
     yield "pspnet_r50-d32", build("pspnet", "r50", stride=32, channels=few), {"output_stride": 32}
 
 
+def with_settings() -> Iterator[tuple[str, Network, str]]:
+    """(name, model, the text of its settings), each unlike what a file without settings is built as."""
+    from mmengine import Config
+    from mmseg.models.backbones import MobileNetV2, ResNet, ResNetV1c
+    from mmseg.models.decode_heads import ASPPHead, DepthwiseSeparableASPPHead, PSPHead
+
+    kinds = {
+        k.__name__: k for k in (MobileNetV2, ResNet, ResNetV1c, ASPPHead, DepthwiseSeparableASPPHead, PSPHead)
+    }
+    eps = {"type": "BN", "eps": 1e-3}
+    head: dict[str, Any] = {
+        "in_channels": 2048,
+        "in_index": 3,
+        "channels": 16,
+        "num_classes": 7,
+        "norm_cfg": BN,
+    }
+    d16 = {"dilations": (1, 1, 1, 2), "strides": (1, 2, 2, 1)}
+    v1c: dict[str, Any] = {"type": "ResNetV1c", "depth": 50, "norm_cfg": BN}
+    settings: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "rates_eps": (
+            v1c | d16 | {"norm_cfg": eps},
+            head | {"type": "ASPPHead", "dilations": (1, 4, 8), "norm_cfg": eps | {"eps": 0.01}},
+        ),
+        "caffe_bins": (
+            v1c | D8 | {"type": "ResNet", "style": "caffe"},
+            head | {"type": "PSPHead", "pool_scales": (1, 2, 4)},
+        ),
+        "d16_no_grid": (
+            v1c | d16 | {"contract_dilation": True},
+            head | {"type": "DepthwiseSeparableASPPHead", "c1_in_channels": 256, "c1_channels": 48},
+        ),
+        "grid_at_8": (
+            v1c | D8 | {"contract_dilation": True, "multi_grid": (4, 8, 16)},
+            head | {"type": "ASPPHead", "dilations": (1, 6, 12, 18), "align_corners": True},
+        ),
+        "mobilenet_16": (
+            {
+                "type": "MobileNetV2",
+                "strides": (1, 2, 2, 2, 1, 1, 1),
+                "dilations": (1, 1, 1, 1, 1, 2, 2),
+                "norm_cfg": eps,
+            },
+            head | {"type": "ASPPHead", "in_channels": 320},
+        ),
+    }
+    for name, (backbone, top) in settings.items():
+        parts = [
+            kinds[said["type"]](**{k: v for k, v in said.items() if k != "type"}) for said in (backbone, top)
+        ]
+        aux = {
+            "type": "FCNHead",
+            "align_corners": True,
+            "norm_cfg": BN,
+        }  # in the text alone: nothing follows it
+        model = {"type": "EncoderDecoder", "backbone": backbone, "decode_head": top, "auxiliary_head": aux}
+        text = Config({"norm_cfg": BN, "model": model}).pretty_text
+        yield name, Network(parts[0], parts[1], None), text
+
+
 if __name__ == "__main__":
     sys.path.append(sys.argv[1])
     sys.modules["mmcv.ops"] = MagicMock()  # compiled, and not needed here
@@ -104,3 +164,5 @@ if __name__ == "__main__":
             live(name, model, LIVE, **options)
         else:
             write_table(f"mmseg_{name}", model, SIZES[:1] if "r101" in name else SIZES, version=sys.argv[2])
+    for name, model, text in () if compare else with_settings():
+        write_table(f"mmseg_settings_{name}", model, SIZES[:1], version=sys.argv[2], settings=text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from seeded import largest_difference, read_table, table_difference, with_options
+from seeded import TABLES, largest_difference, read_table, table_difference, with_options
 
 from atrous.data.labels import CITYSCAPES
 from atrous.errors import InputError
 from atrous.importers import import_checkpoint
+from atrous.importers.convert import build
+from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
+from atrous.importers.mmseg import convert
 
 AGAINST = "mmsegmentation 1.2.2, a kept table"
 MODELS = ("deeplabv3", "deeplabv3plus", "pspnet")
@@ -130,15 +134,87 @@ def test_a_training_log_beside_the_weights_is_left_out(
     assert import_checkpoint(path).metadata.labels.names == tuple("abcdefg")
 
 
+def settings_of(name: str) -> str:
+    with np.load(TABLES / f"mmseg_settings_{name}.npz") as file:
+        return str(json.loads(str(file["header"]))["settings"])
+
+
+# each file with settings -> where its network would be another one: options of ours
+FOLLOWED: dict[str, list[dict[str, Any]]] = {
+    "rates_eps": [{"atrous_rates": (6, 12)}, {"dilate_from": "second"}],
+    "caffe_bins": [{"bins": (1, 2, 6)}, {"stride_on_first_1x1": False}, {"align_corners": True}],
+    "d16_no_grid": [{"dilate_from": "next", "multi_grid": (1, 2, 4)}, {"atrous_rates": (2, 3, 4)}],
+    "grid_at_8": [{"multi_grid": (1,)}, {"atrous_rates": (12, 24, 36)}, {"align_corners": False}],
+    "mobilenet_16": [{"atrous_rates": (2, 3, 4)}, {"dilate_from": "second"}],
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_the_network_follows_the_settings(name: str, prove: Any) -> None:
+    """Rates, multi-grid, strides, where a block dilates, style, bins and epsilons that the file's text names."""
+    weights, pairs, step = read_table(f"mmseg_settings_{name}")
+    content = Content("f", "torch", weights, {"meta": {"cfg": settings_of(name)}})
+    model = build(content, "mmseg", convert(content))
+    prove("mmseg", f"settings: {name}", largest_difference(model, pairs, step), AGAINST)
+    for wrong in FOLLOWED[name]:
+        assert largest_difference(with_options(model, **wrong), pairs, step) > 0.01, wrong
+    if name in ("d16_no_grid", "mobilenet_16"):  # the map is too small for what their classes default to
+        assert model.config.options["atrous_rates"] == (12, 24, 36)
+    if name in ("rates_eps", "mobilenet_16"):
+        variance = "backbone.stem.1.running_var" if name == "rates_eps" else "backbone.conv1.bn.running_var"
+        ours = "backbone.conv1.1.running_var" if name == "rates_eps" else "backbone.features.0.1.running_var"
+        assert torch.allclose(
+            model.state_dict()[ours] - weights[variance], torch.tensor(1e-3 - 1e-5), rtol=1e-3
+        )
+
+
+def test_another_output_stride_keeps_the_settings_in_proportion() -> None:
+    weights = read_table("mmseg_settings_rates_eps")[0]
+    content = Content("f", "torch", weights, {"meta": {"cfg": settings_of("rates_eps")}})
+    config = convert(content, output_stride=8).config
+    assert (config.output_stride, config.options["atrous_rates"]) == (8, (8, 16))
+    assert (config.options["dilate_from"], config.options["multi_grid"]) == ("first", (1,))
+
+
 def test_settings_tell_d16() -> None:
     weights = read_table("mmseg_deeplabv3_r50-d16-mg124")[0]
-    from atrous.importers.files import Content
-    from atrous.importers.mmseg import convert
-
-    settings = SETTINGS.replace("(1, 2, 2, 1, 1, 1, 1)", "(1, 2, 2, 1)")
-    found = convert(Content("f", "torch", weights, {"meta": {"cfg": settings}})).config
+    settings = """
+backbone = dict(type='ResNetV1c', depth=50, strides=(1, 2, 2, 1), dilations=[1, 1, 1, 2], multi_grid=(1, 2, 4),
+    contract_dilation=True)
+model = dict(backbone=backbone, decode_head=dict(type='ASPPHead', dilations=(1, 6, 12, 18)))
+"""
+    found = convert(Content("f", "torch", weights, {"meta": {"config": settings}})).config
     assert (found.output_stride, found.options["atrous_rates"]) == (16, (6, 12, 18))
-    assert found.options["multi_grid"] == (1, 2, 4)
+    assert (found.options["dilate_from"], found.options["multi_grid"]) == ("next", (1, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("contract_dilation=True", "contract_dilation=True, multi_grid=(1, 2, 4)"),
+            "multi_grid .1, 2, 4.*together",
+        ),
+        (("contract_dilation=True", "contract_dilation=True, style='caffe'"), "style 'caffe' together"),
+        (("contract_dilation=True", "dcn=dict(type='DCN')"), r"its dcn is \{'type': 'DCN'\}; None alone"),
+        (("(1, 2, 1, 1)", "(1, 1, 2, 1)"), "its strides are .1, 1, 2, 1"),
+        (("(1, 1, 2, 4)", "RATES"), "its dilations is 'RATES', not whole numbers"),
+        (("(1, 12, 24, 36)", "(1, 1, 24, 36)"), "its dilations are .1, 1, 24, 36"),
+        (("'BN'", "'GN'"), "its norm_cfg is 'GN'; batch norm alone"),
+        (("'BN'", "'BN', eps=7"), "eps of its norm_cfg is 7"),
+        (("model =", "model = ="), "the settings in its meta are not readable"),
+    ],
+)
+def test_settings_that_cannot_be_followed_are_refused(change: tuple[str, str], message: str) -> None:
+    settings = """
+model = dict(
+    backbone=dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract_dilation=True, norm_cfg=dict(type='BN')),
+    decode_head=dict(dilations=(1, 12, 24, 36)))
+"""
+    weights = read_table("mmseg_deeplabv3_r50-d8")[0]
+    assert convert(Content("f", "torch", weights, {"meta": {"cfg": settings}})).config.output_stride == 8
+    with pytest.raises(InputError, match=message):
+        convert(Content("f", "torch", weights, {"meta": {"cfg": settings.replace(*change)}}))
 
 
 @pytest.mark.parametrize(

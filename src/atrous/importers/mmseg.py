@@ -3,18 +3,17 @@
 Heads of 512 channels, a 3x3 convolution behind the branches, an auxiliary FCN head on block 3. Image pooling is the
 first of its branches and the last of ours. "D8": the first unit of a dilated block keeps the old rate; in MobileNetV2
 the first block of a row alone is dilated. "D16-MG124": rates 1, 2, 4 in block 4, not times 2.
-Its checkpoints tell class names and colours, and what the training's settings were.
+Its checkpoints tell class names, colours and the training's settings, which the network follows (mmseg_settings.py).
 https://github.com/open-mmlab/mmsegmentation
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from atrous.backbones.mobilenet_v2 import BLOCKS
 from atrous.config import ModelConfig, Protocol
@@ -22,13 +21,29 @@ from atrous.data.labels import Labels, voc_palette
 from atrous.importers.convert import Converted, Source
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
+from atrous.importers.mmseg_settings import (
+    EPS,
+    HEAD_SETTINGS,
+    RESNETS,
+    Settings,
+    check,
+    epsilon,
+    mobilenet_stride,
+    numbers,
+    part,
+    read_settings,
+    resnet_rates,
+)
 from atrous.importers.names import Table, rename
+from atrous.layers import scale_rates
+from atrous.models.deeplab_v3 import aspp_rates
 
 DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
 STEM = {0: "conv1.0", 1: "conv1.1", 3: "conv1.3", 4: "conv1.4", 6: "conv1.6", 7: "bn1"}
 HEAD = "decode_head"
 AUX = "auxiliary_head"
-RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
+RATES = (1, 12, 24, 36)  # what its classes have where its settings say nothing
+BINS = (1, 2, 3, 6)
 
 
 def recognise(content: Content) -> bool:
@@ -46,17 +61,19 @@ def convert(
     content: Content, output_stride: int | None = None, align_corners: bool | None = None
 ) -> Converted:
     """Both default to what the file's settings say, and where it has none to 8 and False. align_corners: True in its
-    769x769 configs. output_stride 16 is D16-MG124.
+    769x769 configs. output_stride: 16 is D16-MG124 where the file has no settings; otherwise the network of its
+    settings, with all rates in proportion.
     """
     weights = dict(content.tensors)
-    settings = _settings(content.extras)
-    corners = "align_corners=True" in settings if align_corners is None else align_corners
-    backbone, table, options = _backbone(content)
-    stride = output_stride or _output_stride(settings, backbone) or 8
+    settings = read_settings(content)
+    of_backbone, head = (part(settings, "model", name) for name in ("backbone", HEAD))
+    check(content, head, HEAD_SETTINGS)
+    backbone, table, own_stride, options = _backbone(content, of_backbone, output_stride)
+    stride = output_stride or own_stride
     table |= _conv(f"{AUX}.convs.0", "aux") | {f"{AUX}.conv_seg": "aux.4"}
     classes, channels = weights[f"{HEAD}.conv_seg.weight"].shape[:2]
     options |= {
-        "align_corners": corners,
+        "align_corners": head.get("align_corners") is True if align_corners is None else align_corners,
         "channels": channels,
         "dropout": 0.1,
         "aux": f"{AUX}.conv_seg.weight" in weights,
@@ -65,38 +82,58 @@ def convert(
         options["aux_channels"] = weights[f"{AUX}.conv_seg.weight"].shape[1]
     if f"{HEAD}.psp_modules.0.1.conv.weight" in weights:
         model = "pspnet"
+        options["bins"] = numbers(content, head, "pool_scales", BINS)
         table |= _conv(f"{HEAD}.bottleneck", "head") | {f"{HEAD}.conv_seg": "head.4"}
-        for i in range(4):
+        for i in range(len(options["bins"])):
             table |= _conv(f"{HEAD}.psp_modules.{i}.1", f"pyramid.levels.{i}")
     else:
         plus = f"{HEAD}.sep_bottleneck.0.depthwise_conv.conv.weight" in weights
         model, aspp = ("deeplab_v3plus", "aspp") if plus else ("deeplab_v3", "context")
-        options |= {"project_kernel": 3, "atrous_rates": RATES.get(stride), "separable": plus}
-        if stride == 16 and backbone.startswith("resnet"):
-            options |= {"dilate_from": "next", "multi_grid": (1, 2, 4)}
-        table |= _aspp(aspp, plus) | (_decoder() if plus else {}) | {f"{HEAD}.conv_seg": "classifier"}
+        rates = numbers(content, head, "dilations", RATES if head else (1, *aspp_rates(own_stride)))
+        if rates[:1] != (1,) or 1 in rates[1:]:  # a rate of 1 is a 1x1 convolution there
+            raise content.error(f"its dilations are {rates}; 1, then larger ones can be built here")
+        options |= {"project_kernel": 3, "separable": plus}
+        options["atrous_rates"] = scale_rates(rates[1:], own_stride, stride)
+        table |= _aspp(aspp, plus, len(rates)) | (_decoder() if plus else {})
+        table[f"{HEAD}.conv_seg"] = "classifier"
         project = f"{HEAD}.bottleneck.conv.weight"  # its input: image pooling, then the others
         weights[project] = torch.cat([weights[project][:, channels:], weights[project][:, :channels]], dim=1)
+    for name, said in (("backbone", of_backbone), (HEAD, head), (AUX, part(settings, "model", AUX))):
+        _take_epsilon(weights, name, epsilon(content, said))
     config = ModelConfig(model, backbone, classes, stride, options=options)
     return Converted(
         config, rename(weights, table), labels=_labels(content.extras, classes), protocol=_protocol(settings)
     )
 
 
-def _backbone(content: Content) -> tuple[str, Table, dict[str, Any]]:
-    """(our name, names, options)."""
+def _backbone(
+    content: Content, said: Settings, output_stride: int | None
+) -> tuple[str, Table, int, dict[str, Any]]:
+    """(our name, names, output stride, options). said: its settings; {}: the project's at `output_stride`."""
     weights = content.tensors
     if "backbone.layer1.0.conv.0.conv.weight" in weights:
-        return "mobilenet_v2", _mobilenet(), {"dilate_from": "only_first"}
-    units = len({name.split(".")[2] for name in weights if name.startswith("backbone.layer3.")})
-    if units not in DEPTHS or "backbone.layer1.0.conv3.weight" not in weights:
+        stride = mobilenet_stride(content, said) if said else output_stride or 8
+        return "mobilenet_v2", _mobilenet(), stride, {"dilate_from": "only_first"}
+    units = [
+        len({name.split(".")[2] for name in weights if name.startswith(f"backbone.layer{i}.")})
+        for i in range(1, 5)
+    ]
+    if units[2] not in DEPTHS or "backbone.layer1.0.conv3.weight" not in weights:
         raise content.error(f"its backbone is not among {', '.join(DEPTHS.values())}, mobilenet_v2")
-    options: dict[str, Any] = {"dilate_from": "second", "multi_grid": (1,), "deep_stem": False}
+    stride, options = resnet_rates(content, said or RESNETS.get(output_stride or 8, RESNETS[8]), units)
+    options["deep_stem"] = False
     table: Table = {"backbone": "backbone"}
     if "backbone.stem.0.weight" in weights:
         options["deep_stem"] = tuple(len(weights[f"backbone.stem.{i}.weight"]) for i in (0, 3, 6))
         table |= {f"backbone.stem.{i}": f"backbone.{ours}" for i, ours in STEM.items()}
-    return DEPTHS[units], table, options
+    return DEPTHS[units[2]], table, stride, options
+
+
+def _take_epsilon(weights: dict[str, Tensor], where: str, eps: float) -> None:
+    """Another epsilon of a part's batch norms than ours goes into their variances: var + eps stays what it is."""
+    for name, value in weights.items():
+        if eps != EPS and name.startswith(f"{where}.") and name.endswith(".running_var"):
+            weights[name] = value + (eps - EPS)
 
 
 def _conv(theirs: str, ours: str) -> Table:
@@ -112,12 +149,12 @@ def _separable(theirs: str, ours: str) -> Table:
     }
 
 
-def _aspp(ours: str, separable: bool) -> Table:
+def _aspp(ours: str, separable: bool, branches: int) -> Table:
     table = _conv(f"{HEAD}.bottleneck", f"{ours}.project")
-    table |= _conv(f"{HEAD}.image_pool.1", f"{ours}.branches.4.conv")
+    table |= _conv(f"{HEAD}.image_pool.1", f"{ours}.branches.{branches}.conv")
     table |= _conv(f"{HEAD}.aspp_modules.0", f"{ours}.branches.0")
     branch = _separable if separable else _conv
-    for i in range(1, 4):
+    for i in range(1, branches):
         table |= branch(f"{HEAD}.aspp_modules.{i}", f"{ours}.branches.{i}")
     return table
 
@@ -138,8 +175,8 @@ def _mobilenet() -> Table:
             feature += 1
             theirs, ours = f"backbone.layer{row}.{i}.conv", f"backbone.features.{feature}.conv"
             last = 1 if expansion == 1 else 2
-            for part in range(last):
-                table |= _conv(f"{theirs}.{part}", f"{ours}.{part}")
+            for k in range(last):
+                table |= _conv(f"{theirs}.{k}", f"{ours}.{k}")
             table |= {f"{theirs}.{last}.conv": f"{ours}.{last}", f"{theirs}.{last}.bn": f"{ours}.{last + 1}"}
     return table
 
@@ -149,23 +186,13 @@ def _meta(extras: Mapping[str, Any]) -> Mapping[str, Any]:
     return meta if isinstance(meta, Mapping) else {}
 
 
-def _settings(extras: Mapping[str, Any]) -> str:
-    """The text of the training's settings without white space; "" where the file has none."""
-    meta = _meta(extras)
-    text = meta.get("cfg", meta.get("config", ""))
-    return re.sub(r"\s", "", text) if isinstance(text, str) else ""
-
-
-def _output_stride(settings: str, backbone: str) -> int | None:
-    found = re.search(r"[(,]strides=[(\[]([\d,]{1,20})[)\]]", settings)
-    strides = re.findall(r"\d", found[1]) if found else []
-    return prod(map(int, strides), start=2 if backbone == "mobilenet_v2" else 4) if strides else None
-
-
-def _protocol(settings: str) -> Protocol:
+def _protocol(settings: Settings) -> Protocol:
     """Its 769x769 configs move windows; the others take a picture whole."""
-    found = re.search(r"mode='slide'.{0,80}?crop_size=[(\[](\d{1,5}),(\d{1,5})", settings)
-    return Protocol("slide", (int(found[1]), int(found[2]))) if found else Protocol()
+    said = part(settings, "model", "test_cfg") or part(settings, "test_cfg")
+    match said.get("mode"), said.get("crop_size"):
+        case "slide", (int() as height, int() as width) if 0 < height < 10**5 and 0 < width < 10**5:
+            return Protocol("slide", (height, width))
+    return Protocol()
 
 
 def _labels(extras: Mapping[str, Any], classes: int) -> Labels | None:
