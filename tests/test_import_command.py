@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.models.segmentation as torchvision_models
 from PIL import Image
 from safetensors.torch import load_file
@@ -86,6 +87,29 @@ def test_another_number_of_classes_is_warned_of(weights: dict[str, torch.Tensor]
         in said
     )
     assert Predictor("a.safetensors").predict(np.zeros((9, 9, 3), np.uint8)).labels.max() < 5
+
+
+def test_one_class_with_a_sigmoid_is_two_with_a_softmax(run: Run) -> None:
+    build = torchvision_models.deeplabv3_mobilenet_v3_large
+    theirs = build(weights=None, weights_backbone=None, num_classes=1, aux_loss=True)
+    torch.save(theirs.state_dict(), "a.pth")
+    code, said = run("import", "a.pth")
+    assert code == 0 and "2 classes" in said and "one class with a sigmoid there" in said
+    ours = import_checkpoint(theirs.state_dict())
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 65, 49), np.float32))
+    with torch.inference_mode():
+        wanted = theirs.eval()(x)["out"][:, 0].sigmoid()
+        torch.testing.assert_close(ours(x).softmax(1)[:, 1], wanted, rtol=0, atol=1e-5)
+        theirs.train(), ours.train()
+        for module in [*theirs.modules(), *ours.modules()]:
+            module.train(not isinstance(module, torch.nn.Dropout | torch.nn.BatchNorm2d))
+        torch.testing.assert_close(
+            F.interpolate(ours.scores(x)["aux"], x.shape[2:], mode="bilinear").softmax(1)[:, 1],
+            theirs(x)["aux"][:, 0].sigmoid(),
+            rtol=0,
+            atol=1e-5,
+        )
+    assert Predictor("a.safetensors").predict(np.zeros((9, 9, 3), np.uint8)).names == ("class_0", "class_1")
 
 
 def test_a_missing_head_is_an_error_unless_allowed(weights: dict[str, torch.Tensor], run: Run) -> None:

@@ -15,7 +15,7 @@ from seeded import TABLES, largest_difference, read_table, table_difference, wit
 
 from atrous.data.labels import CITYSCAPES
 from atrous.errors import InputError
-from atrous.importers import import_checkpoint
+from atrous.importers import convert_content, import_checkpoint
 from atrous.importers.convert import build
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
@@ -215,6 +215,18 @@ model = dict(
     assert convert(Content("f", "torch", weights, {"meta": {"cfg": settings}})).config.output_stride == 8
     with pytest.raises(InputError, match=message):
         convert(Content("f", "torch", weights, {"meta": {"cfg": settings.replace(*change)}}))
+
+
+def test_out_channels_1_keeps_both_class_names() -> None:
+    weights, pairs, _ = read_table("mmseg_pspnet_m-v2-d8")
+    weights = {k: v[:1] if ".conv_seg." in k else v for k, v in weights.items()}
+    content = Content("f", "torch", weights, {"meta": {"dataset_meta": {"classes": ("sky", "crack")}}})
+    ours = build(content, "mmseg", convert_content(content, "mmseg"))
+    assert ours.metadata.labels.names == ("sky", "crack")
+    seven = import_checkpoint(read_table("mmseg_pspnet_m-v2-d8")[0])
+    with torch.inference_mode():
+        wanted = seven(pairs[0][0])[:, 0].sigmoid()
+        torch.testing.assert_close(ours(pairs[0][0]).softmax(1)[:, 1], wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from atrous.importers import (
     vainf,
     xception,
 )
-from atrous.importers.convert import Converted, Report, Source, build
+from atrous.importers.convert import Converted, Report, Source, build, two_classes
 from atrous.importers.files import Content, read, without_parallel
 from atrous.models import Model
 
@@ -98,7 +98,7 @@ def convert_content(content: Content, source: str, **options: Any) -> Converted:
     for option in options:
         choose(f"option of {source}", option, known)
     try:
-        return convert(content, **options)
+        return two_classes(convert(content, **options))
     except InputError:
         raise
     except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:

@@ -20,13 +20,17 @@ from atrous.models import MODELS, Model, build_model
 
 @dataclass
 class Converted:
-    """What a source makes of a file: the model that it belongs in, and its weights in that model's names."""
+    """What a source makes of a file: the model that it belongs in, and its weights in that model's names.
+
+    notes: what else the report has to say.
+    """
 
     config: ModelConfig
     renamed: Renamed
     normalization: Normalization = field(default_factory=Normalization)
     labels: Labels | None = None
     protocol: Protocol = field(default_factory=Protocol)
+    notes: list[str] = field(default_factory=list)
 
 
 class Source(NamedTuple):
@@ -55,6 +59,7 @@ class Report:
     missing: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
     other_shape: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     swapped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.render()
@@ -66,6 +71,7 @@ class Report:
         lines = [
             f"{self.path}: {self.source}",
             f"  {'model':10s} {c.name}, {c.backbone}, {c.num_classes} classes, output stride {c.output_stride}",
+            *(f"  {'note':10s} {note}" for note in self.notes),
         ]
         for title, names in (
             ("used", self.used),
@@ -110,6 +116,24 @@ def backbone_only(
     return Converted(config, rename(content.tensors, inside), normalization or Normalization())
 
 
+def two_classes(converted: Converted) -> Converted:
+    """One class with a sigmoid as two with a softmax, exactly: softmax((0, z)) is (1 - sigmoid(z), sigmoid(z)).
+
+    Classifier and auxiliary classifier get a first row of zeros. What has more classes passes untouched.
+    """
+    if converted.config.num_classes != 1:
+        return converted
+    config = replace(converted.config, num_classes=2)
+    with torch.device("meta"):
+        one, two = (build_model(c).state_dict() for c in (converted.config, config))
+    found = converted.renamed.weights
+    for name in found.keys() & one.keys():
+        if found[name].shape == one[name].shape != two[name].shape:
+            found[name] = torch.cat([torch.zeros_like(found[name]), found[name]])
+    note = "one class with a sigmoid there; here two with a softmax: class 1 has the same probability"
+    return replace(converted, config=config, notes=[*converted.notes, note])
+
+
 def build(
     content: Content,
     source: str,
@@ -130,7 +154,7 @@ def build(
     if num_classes is not None:
         config = replace(config, num_classes=num_classes)
     model = build_model(config)
-    report = Report(source, content.path, config, left_out=found.left_out)
+    report = Report(source, content.path, config, left_out=found.left_out, notes=converted.notes)
     report.unused = [(name, tuple(content.tensors[name].shape)) for name in found.unknown]
     taken = _sort(report, found, model.state_dict(), converted.config.num_classes)
     missing = [m for m in report.missing if allow_missing is None or m[0].startswith("backbone.")]

@@ -101,9 +101,8 @@ def convert(
     for name, said in (("backbone", of_backbone), (HEAD, head), (AUX, part(settings, "model", AUX))):
         _take_epsilon(weights, name, epsilon(content, said))
     config = ModelConfig(model, backbone, classes, stride, options=options)
-    return Converted(
-        config, rename(weights, table), labels=_labels(content.extras, classes), protocol=_protocol(settings)
-    )
+    labels = _labels(content.extras, 2 if classes == 1 else classes)  # it counts the background too
+    return Converted(config, rename(weights, table), labels=labels, protocol=_protocol(settings))
 
 
 def _backbone(
