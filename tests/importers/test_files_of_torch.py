@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from atrous.errors import InputError
+from atrous.importers import SOURCES, import_checkpoint
 from atrous.importers.files import read
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2), "b.num": torch.tensor(3)}
@@ -55,3 +56,9 @@ def test_a_pickled_network_is_refused(tmp_path: Path) -> None:
         InputError, match=r"refused: its pickle wants to run torch\.nn\.modules\.linear\.Linear"
     ):
         read(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_source_that_it_is_not_of_is_a_clear_error(source: str) -> None:
+    with pytest.raises(InputError):
+        import_checkpoint(WEIGHTS, source=source)

@@ -47,7 +47,9 @@ def convert(
     proportion.
     """
     weights = dict(content.tensors)
-    last = next(c for c in CLASSIFIERS if f"{c}.weight" in weights)
+    last = next((c for c in CLASSIFIERS if f"{c}.weight" in weights), None)
+    if last is None:
+        raise content.error(f"none of its models that are known: {', '.join(CLASSIFIERS.values())}")
     model = CLASSIFIERS[last]
     units = tuple(
         len({n.split(".")[1] for n in weights if n.startswith(f"backbone.bb_{s}_")}) for s in range(4)
