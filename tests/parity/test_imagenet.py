@@ -172,6 +172,19 @@ def test_a_folder_of_the_hub(tmp_path: Path) -> None:
     assert model.metadata.normalization == Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
+@pytest.mark.parametrize("name", ["resnetblur18", "resnet18"])
+def test_a_folder_says_which_of_two_with_the_same_names(name: str, tmp_path: Path) -> None:
+    """Blur pooling has no weights: its ResNets have the names and shapes of the plain ones."""
+    theirs = draw_into(timm.create_model(name))
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": name}), encoding="utf-8")
+    model: Any = import_checkpoint(tmp_path, allow_missing="head", output_stride=32)
+    assert model.config.backbone == ("resnet18" if name == "resnet18" else f"timm:{name}")
+    x = draw_picture(64, 96)
+    with torch.inference_mode():
+        assert difference(model.backbone(x)[-1], theirs.forward_features(x)) < 1e-5  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -1,7 +1,8 @@
 """Backbones of timm: weights of any of its networks that can dilate, as files or folders of the Hugging Face hub.
 
-Those that are here too (ResNets, Xception 41, 65, 71, mobilenetv2_100) become ours; of the others timm's code is used,
-as "timm:<name>". https://github.com/huggingface/pytorch-image-models
+Those that are here too (`OURS`) become ours; of the others timm's code is used, as "timm:<name>". Some have the names
+and shapes of another one: resnetblur18 is taken for a resnet18 where no config.json says its name.
+https://github.com/huggingface/pytorch-image-models
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from atrous.importers.files import Content
 from atrous.importers.names import Table
 from atrous.models import MODELS
 
+# its networks that are ours layer by layer
+OURS = (
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet50s", "resnet101s", "resnet152s",
+    "xception41", "xception65", "xception71", "mobilenetv2_100", "vgg16",
+)  # fmt: skip
+
 
 def recognise(content: Content) -> bool:
     """By config.json beside it, or by names that timm alone has."""
@@ -41,11 +48,13 @@ def convert(
 ) -> Converted:
     """model: what to build on it. output_stride: None is that of its paper. model_options: more of `create_model`'s.
 
-    backbone: "timm:<name>". None: told from the weights where the network is ours too, otherwise from config.json.
+    backbone: "timm:<name>". None: ours where config.json names one of them, or no network and the weights fit one of
+    them; otherwise what config.json names.
     """
     architecture = _architecture(content)
     said = _said(content) or (backbone and normalization_of(backbone))
-    if backbone is None and imagenet.known_backbone(content.tensors) is not None:
+    ours = architecture is None or architecture in OURS
+    if backbone is None and ours and imagenet.known_backbone(content.tensors) is not None:
         converted = imagenet.convert(content, model, None, output_stride, model_options)
         converted.normalization = said or converted.normalization
         return converted
