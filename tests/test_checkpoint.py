@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.nn.utils import prune
 
 import atrous
 from atrous.checkpoint import Metadata, load, metadata_of, save
@@ -65,6 +68,81 @@ def test_half_precision_and_who_may_read(tmp_path: Path) -> None:
         expected = model.state_dict()[name]
         assert value.dtype == expected.dtype
         assert torch.equal(value, expected.half().float() if value.is_floating_point() else expected)
+
+
+@pytest.mark.parametrize("part", ["whole", "backbone"])
+def test_a_compiled_model_is_saved_as_the_model_inside(part: str, tmp_path: Path) -> None:
+    model: Any = small_model().eval()
+    x = torch.randn(1, 3, 33, 47)
+    expected = model(x)
+    if part == "whole":
+        model = torch.compile(model)
+    else:
+        model.backbone = torch.compile(model.backbone)
+    save(model, tmp_path / "m.safetensors", Metadata(SCENES))
+    again = load(tmp_path / "m.safetensors")
+    assert metadata_of(again).labels == SCENES
+    torch.testing.assert_close(again(x), expected, rtol=0, atol=0)
+
+
+def _another_classifier(model: Any) -> None:
+    model.classifier = torch.nn.Conv2d(256, 5, 1)
+
+
+def _pruned(model: Any) -> None:
+    prune.l1_unstructured(model.classifier, "weight", 0.5)
+
+
+def _a_layer_more(model: Any) -> None:
+    model.extra = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            _another_classifier,
+            r"classifier.weight is \(5, 256, 1, 1\) in this model, and \(9, 256, 1, 1\) in",
+        ),
+        (_pruned, "classifier.weight is not there in this model"),
+        (_a_layer_more, r"extra.weight is \(2, 2\) in this model, and not there in the deeplab_v3plus"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_written(
+    change: Callable[[Any], None], message: str, tmp_path: Path
+) -> None:
+    model = small_model()
+    path = tmp_path / "m.safetensors"
+    save(model, path)
+    before = path.read_bytes()
+    change(model)
+    with pytest.raises(InputError, match=f"^{path}: not written, it could not be loaded: {message}"):
+        save(model, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_permanent_pruning_is_saved(tmp_path: Path) -> None:
+    model: Any = small_model()
+    _pruned(model)
+    prune.remove(model.classifier, "weight")
+    save(model, tmp_path / "m.safetensors")
+    again: Any = load(tmp_path / "m.safetensors")
+    assert int((again.classifier.weight == 0).sum()) == 9 * 256 // 2
+
+
+def test_only_floating_dtypes_that_hold_the_weights(tmp_path: Path) -> None:
+    model: Any = small_model()
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(InputError, match=r"cannot be saved as torch.int8: choose from torch.float16, "):
+        save(model, path, dtype=torch.int8)
+    model.backbone.bn1.running_var[0] = 70000  # float16 ends at 65504
+    with pytest.raises(InputError, match=r"backbone.bn1.running_var has values too large for torch.float16"):
+        save(model, path, dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+    save(model, path, dtype=torch.bfloat16)
+    again: Any = load(path)
+    assert float(again.backbone.bn1.running_var[0]) == 70144  # the nearest with eight bits: 137 * 512
 
 
 def test_an_interrupted_write_leaves_the_old_file(

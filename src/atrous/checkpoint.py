@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from atrous.config import ModelConfig, Normalization, Protocol, from_dict, to_dict
 from atrous.data.labels import Labels
@@ -25,6 +26,8 @@ from atrous.repository import bring, is_repository
 
 FORMAT = "1"
 FOREIGN = "; a checkpoint of another project is brought here by `atrous import FILE`"
+STORED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+COMPILED = "_orig_mod."  # torch.compile puts it before the names of what is inside
 BOX = "box"  # names the model that the package brings, wherever a checkpoint is asked for
 BOX_FILE = Path(__file__).parent / "box" / "model.safetensors"
 
@@ -46,13 +49,21 @@ def save(
     """Write a model of `create_model` to one safetensors file, beside and renamed: never half a file.
 
     `metadata` defaults to what the model was loaded with, or to classes named by their number. `dtype`: what the
-    weights are stored in, such as torch.float16; `load` gives float32 again.
+    weights are stored in, float16, bfloat16, float32 or float64 of torch; `load` gives float32 again. What
+    `torch.compile` returned is saved as the model inside.
+
+    InputError, and no file, where the weights are not those of the model's config, so that `load` could not rebuild it
+    (a layer was replaced, or pruned), and for another dtype, or one too small for a weight.
     """
     path = Path(path)
     header = header_of(config_of(model), metadata_of(model) if metadata is None else metadata, str(path))
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {
+        name.replace(COMPILED, ""): tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    _check_rebuilt(weights, config_of(model), path)
     if dtype is not None:
-        weights = {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}
+        weights = {name: _stored(name, weight, dtype) for name, weight in weights.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -63,6 +74,40 @@ def save(
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _check_rebuilt(weights: Mapping[str, Tensor], config: ModelConfig, path: Path) -> None:
+    """InputError for the first weight that the model of this config does not have, or has in another shape."""
+    with torch.device("meta"):  # names and shapes alone
+        expected = _shapes(empty_model(config).state_dict())
+    found = _shapes(weights)
+    for name in expected | found:
+        here, there = found.get(name, "not there"), expected.get(name, "not there")
+        if here != there:
+            raise InputError(
+                f"{path}: not written, it could not be loaded: {name} is {here} in this model, and {there} in the "
+                f"{config.name} that its config describes. Build changed layers with create_model (num_classes=...), "
+                "make pruning permanent, or keep this model with torch.save"
+            )
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: str(tuple(tensor.shape)) for name, tensor in weights.items()}
+
+
+def _stored(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight as the file holds it; what counts batches stays a whole number."""
+    if dtype not in STORED:
+        kinds = ", ".join(str(kind) for kind in STORED)
+        raise InputError(f"weights cannot be saved as {dtype}: choose from {kinds}")
+    if not weight.is_floating_point():
+        return weight
+    stored = weight.to(dtype)
+    if bool((stored.isinf() & ~weight.isinf()).any()):
+        raise InputError(
+            f"{name} has values too large for {dtype}: choose another dtype, such as torch.bfloat16"
+        )
+    return stored
 
 
 def locate(path: str | Path) -> Path:
