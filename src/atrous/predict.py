@@ -21,7 +21,7 @@ from atrous.data.labels import IGNORE_INDEX, Colour, Labels
 from atrous.data.pictures import read_image, read_mask
 from atrous.errors import InputError, choose
 from atrous.layers import resize
-from atrous.models import Model, at_output_stride
+from atrous.models import Model, at_output_stride, smallest_picture
 from atrous.protocols import settle
 from atrous.runtimes.choice import Choice, choose_runtime
 from atrous.score_maps import GrownScores, add_resized, made
@@ -108,6 +108,8 @@ class Predictor:
             runtime = self.choice.runtime
         else:
             self.choice = Choice(runtime)
+        # what direct mode pads a picture to, at least
+        self.smallest = model.smallest if isinstance(model, runtimes.Exported) else smallest_picture(model)
         self.model = runtimes.prepare(model, self.device, runtime, precision, source)
         self.output_stride = checkpoint.config_of(model).output_stride
         self.labels = metadata.labels
@@ -240,11 +242,15 @@ class Predictor:
         return slide(lambda window: self._whole(window).made(), x, self.protocol.size, self.protocol.overlap)
 
     def _direct(self, x: Tensor) -> GrownScores:
-        """The model on the picture padded (with the mean colour) to whole strides, cropped back."""
+        """The model on the picture padded (with the mean colour) to whole strides that it takes, cropped back."""
         return replace(self._whole(self._padded(x)), size=(x.shape[-2], x.shape[-1]))
 
     def _padded(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, -x.shape[-1] % self.output_stride, 0, -x.shape[-2] % self.output_stride))
+        height, width = x.shape[-2:]
+        down, right = (
+            -(-max(side, self.smallest) // self.output_stride) * self.output_stride for side in x.shape[-2:]
+        )
+        return F.pad(x, (0, right - width, 0, down - height))
 
     def _whole(self, x: Tensor) -> GrownScores:
         """The model on a picture as it is: a size that the protocol names, such as 513, is the model's own."""

@@ -21,6 +21,7 @@ class Backbone(nn.Module):
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    smallest: int = 1  # sides in pixels of the smallest picture that it takes
 
     def forward(self, x: Tensor) -> list[Tensor]:
         raise NotImplementedError

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from atrous.backbones import BACKBONES, create_backbone
+from atrous.backbones.base import Backbone
 from atrous.backbones.vgg import decimate_fc
 from atrous.backbones.weights import read_weights
 from atrous.config import ModelConfig
@@ -38,6 +40,7 @@ __all__ = [
     "create_model",
     "empty_model",
     "model_options",
+    "smallest_picture",
 ]
 
 Model = DeepLabV1 | DeepLabV2 | PSPNet | DeepLabV3 | DeepLabV3Plus
@@ -93,9 +96,9 @@ def create_model(
         in_channels: channels of the picture.
         options: of the model (`model_options(name)`) and of its backbone (`backbone_options(backbone)`).
 
-    Returns a module with `forward(x: (N, in_channels, H, W)) -> logits (N, C, H, W)` for any H and W from 1
-    up; `scores(x)`, the logits on the model's own grid and what only the loss needs;
-    `learning_rate_groups()`; and `config`, the `ModelConfig` that rebuilds it.
+    Returns a module with `forward(x: (N, in_channels, H, W)) -> logits (N, C, H, W)` for any H and W from
+    `smallest_picture` up, which is 1 as a rule; `scores(x)`, the logits on the model's own grid and what only
+    the loss needs; `learning_rate_groups()`; and `config`, the `ModelConfig` that rebuilds it.
 
     Raises InputError for an unknown name or option, with the nearest known one, and for what the backbone
     cannot do.
@@ -179,6 +182,14 @@ def at_output_stride(model: Model, output_stride: int) -> Model:
     if hasattr(model, "metadata"):
         other.metadata = model.metadata
     return other.train(model.training).to(next(model.parameters()).device)
+
+
+def smallest_picture(model: nn.Module) -> int:
+    """Sides in pixels of the smallest picture that a model takes: 1, but for some forms of the legacy Xception."""
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone) or backbone.smallest == 1:
+        return 1
+    return math.ceil(backbone.smallest / min(getattr(model, "scales", (1.0,))))
 
 
 def model_options(name: str) -> list[str]:

@@ -20,19 +20,17 @@ from atrous import checkpoint
 from atrous.config import Protocol
 from atrous.errors import InputError, choose
 from atrous.fake_quantize import without_rounding
-from atrous.models import Model, at_output_stride
+from atrous.models import Model, at_output_stride, smallest_picture
 from atrous.runtimes import load, need
 from atrous.runtimes.folding import fold_batch_norm
 from atrous.runtimes.graphs import LabelMaps, Logits, Output, Scores
 from atrous.runtimes.networks import HEADER, Exported, quiet
 
 TOLERANCE = 1e-3  # largest difference of a logit that a file is left with
-EXAMPLE = (
-    2,
-    75,
-    97,
-)  # pictures, height, width that the graph is traced with: no two of them alike, none even
-CHECKED = ((1, 64, 64), (2, 97, 65), (1, 33, 160))  # the sizes of the check, odd ones too
+# pictures, height, width; all sides grow alike for a model that does not take the smallest of them
+Size = tuple[int, int, int]
+EXAMPLE: Size = (2, 75, 97)  # that the graph is traced with: no two of them alike, no side even
+CHECKED: tuple[Size, ...] = ((1, 64, 64), (2, 97, 65), (1, 33, 160))  # of the check, odd ones too
 OPSET = 20  # ONNX; the newest that ONNX Runtime 1.17 (2024) reads
 
 
@@ -46,7 +44,7 @@ class Parity(NamedTuple):
 
     difference: float
     other_labels: float
-    sizes: tuple[tuple[int, int, int], ...]
+    sizes: tuple[Size, ...]
     largest_logit: float
 
     @property
@@ -87,9 +85,10 @@ def export(model: nn.Module, path: Path, format: str, output: Output = "logits")
         model, config = without_rounding(model), replace(config, fake_quantize={})
     graph = _graph(fold_batch_norm(model), output, config, metadata)
     header = checkpoint.header_of(config, metadata, str(path))
-    header["graph"] = _about(output, config.in_channels, config.num_classes)
+    smallest = smallest_picture(model)
+    header["graph"] = _about(output, config.in_channels, config.num_classes, smallest)
     path.parent.mkdir(parents=True, exist_ok=True)
-    example = _example(output, config.in_channels)
+    example = _example(output, config.in_channels, smallest)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         beside = Path(folder) / path.name
         for write in FORMATS[format].ways:
@@ -116,11 +115,12 @@ def compare(
     graph: nn.Module,
     path: Path,
     output: Output,
-    sizes: Sequence[tuple[int, int, int]] = CHECKED,
+    sizes: Sequence[Size] = CHECKED,
 ) -> Parity:
-    """The file beside the graph that it was made from, on random pictures of several sizes."""
+    """The file beside the graph that it was made from, on random pictures of several sizes, grown where they must."""
     exported = load(path)
     assert isinstance(exported, Exported)
+    sizes = _grown(sizes, smallest_picture(model))
     generator = torch.Generator().manual_seed(0)
     channels = exported.config.in_channels
     difference, largest, others, pixels = 0.0, 0.0, 0, 0
@@ -141,7 +141,14 @@ def compare(
             margin = logits.gather(1, label[:, None]) - logits.gather(1, found[:, None])
             difference = max(difference, float(margin.max()))
             others, pixels = others + int((found != label).sum()), pixels + label.numel()
-    return Parity(difference, others / max(pixels, 1), tuple(sizes), largest)
+    return Parity(difference, others / max(pixels, 1), sizes, largest)
+
+
+def _grown(sizes: Sequence[Size], smallest: int) -> tuple[Size, ...]:
+    """All sides larger by one even number, so that none is below `smallest`: they differ as before, odd stays odd."""
+    lack = smallest - min(side for _, *sides in sizes for side in sides)
+    more = max(0, lack + lack % 2)
+    return tuple((count, height + more, width + more) for count, height, width in sizes)
 
 
 def _label_logits(graph: nn.Module, x: Tensor) -> Tensor:
@@ -160,7 +167,7 @@ def _graph(model: nn.Module, output: Output, config: Any, metadata: checkpoint.M
     ).eval()
 
 
-def _about(output: Output, channels: int, classes: int) -> dict[str, Any]:
+def _about(output: Output, channels: int, classes: int, smallest: int) -> dict[str, Any]:
     """What a person, or another program, needs to call the file."""
     normalised = (
         "RGB, (value / 255 - mean) / std of `normalization`" if channels == 3 else "normalised channels"
@@ -173,12 +180,13 @@ def _about(output: Output, channels: int, classes: int) -> dict[str, Any]:
         "output": output,
         "input": of_labels if output == "labels" else of_logits,
         "result": labels if output == "labels" else {"name": output, "type": "float32", "shape": grid},
+        "smallest": smallest,  # height and width that it needs
         "precision": "fp32",
     }
 
 
-def _example(output: Output, channels: int) -> Tensor:
-    count, height, width = EXAMPLE
+def _example(output: Output, channels: int, smallest: int) -> Tensor:
+    ((count, height, width),) = _grown([EXAMPLE], smallest)
     example = torch.rand(count, channels, height, width)
     return (example * 255).to(torch.uint8) if output == "labels" else example
 

@@ -10,10 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from atrous.batch_norm import Frozen, SyncBatchNorm2d
 from atrous.layers import BatchNorm2d
+from atrous.models import smallest_picture
 
 # these do nothing behind the normalisation; timm has kinds that also hold an activation, and they stay
 PLAIN = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNorm2d, SyncBatchNorm2d)
-PROBE = 65  # side in pixels of a picture that every model takes
+PROBE = 65  # side in pixels of the picture that passes, where the model does not need a larger one
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -57,9 +58,10 @@ def _convolutions_of_norms(model: nn.Module) -> dict[_BatchNorm, nn.Conv2d]:
             hooks.append(module.register_forward_pre_hook(note_input))
     weight = next(model.parameters())
     channels = next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    side = max(PROBE, smallest_picture(model))
     try:
         with torch.inference_mode(False), torch.no_grad():  # whose tensors count what is done to them
-            model(weight.new_zeros(1, channels, PROBE, PROBE))
+            model(weight.new_zeros(1, channels, side, side))
     finally:
         for hook in hooks:
             hook.remove()

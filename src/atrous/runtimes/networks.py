@@ -41,6 +41,7 @@ class Exported(nn.Module):
         try:
             self.config, self.metadata = parse_header(header, str(path))
             self.output: Output = header["graph"]["output"]
+            self.smallest = int(header["graph"].get("smallest", 1))
             self.align_corners = self.config.options.get("align_corners", False)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: its metadata cannot be used ({str(error).strip()})") from None
@@ -57,11 +58,20 @@ class Exported(nn.Module):
             raise InputError(
                 f"{self.path} gives labels, not scores: no probabilities, scales, flip, windows or CRF with it"
             )
+        self._check_size(x)
         return {"out": torch.from_numpy(self.run(x.float().contiguous().numpy()))}
 
     def labels(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 to (N, H, W) labels."""
+        self._check_size(images)
         return torch.from_numpy(self.run(images.contiguous().numpy()))
+
+    def _check_size(self, x: Tensor) -> None:
+        height, width = x.shape[-2:]
+        if min(height, width) < self.smallest:
+            raise InputError(
+                f"{self.path}: a picture of {height}x{width} is too small, its sides need {self.smallest} pixels"
+            )
 
 
 class OnnxNetwork(Exported):
