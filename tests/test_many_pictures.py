@@ -52,6 +52,20 @@ def test_a_tree_keeps_its_form(tmp_path: Path) -> None:
     assert list(find_pictures([tmp_path / "p" / "x", tmp_path / "p" / "b.jpg"])) == ["a_jpg", "a_png", "b"]
 
 
+def test_links_are_followed_and_what_is_hidden_is_left_out(tmp_path: Path) -> None:
+    for name in ("p/a.jpg", "p/.ipynb_checkpoints/a.jpg", "far/b.jpg", "p/.x/c.jpg"):
+        draw(tmp_path / name)
+    (tmp_path / "p" / "more").symlink_to(tmp_path / "far")
+    (tmp_path / "p" / "loop").symlink_to(tmp_path / "p")
+    (tmp_path / "far" / "back").symlink_to(tmp_path)
+    assert list(find_pictures([tmp_path / "p"])) == ["a", "more/b"]
+    assert list(find_pictures([tmp_path / "p" / "*" / "*.jpg"])) == ["loop/a", "more/b"]
+    assert list(find_pictures([tmp_path / "p" / "*" / ".x" / "*.jpg", tmp_path / "p" / ".x"])) == [
+        "loop/.x/c",
+        "c",
+    ]
+
+
 def test_globs_and_lists(tmp_path: Path) -> None:
     for name in ("x/a.jpg", "x/b.png", "y/a.jpg"):
         draw(tmp_path / name)

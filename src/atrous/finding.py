@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from atrous.data.layout import files_below
 from atrous.data.pictures import IMAGE_SUFFIXES, read_lines
 from atrous.errors import InputError
 
@@ -26,7 +27,7 @@ def find_pictures(
     A name is the picture's place below the folder that was given, the fixed part of the glob, or the common folder of
     a list, without ending; so the results form the same tree. Where two names clash the ending joins them: a.jpg and
     a.png become a_jpg and a_png. leave_out: a folder whose pictures are not looked for: that of the results.
-    view: the one that will be drawn.
+    view: the one that will be drawn. Hidden files and folders (.name) are only taken where they are given themselves.
 
     Raises InputError where there is no such picture, and where two would be written under one name.
     """
@@ -74,13 +75,10 @@ def _pictures_of(path: Path, leave_out: Path | None) -> Iterator[tuple[Path, Pat
 
 def _below(folder: Path, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
     found = False
-    away = leave_out.resolve() if leave_out else None
-    for here, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if away is None or Path(here, name).resolve() != away)
-        for name in sorted(names):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                found = True
-                yield folder, Path(here, name)
+    for path in files_below(folder, leave_out):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            found = True
+            yield folder, path
     if not found:
         raise InputError(f"{folder}: no pictures in this folder (looked for {' '.join(IMAGE_SUFFIXES)})")
 
@@ -92,6 +90,7 @@ def _matching(pattern: Path, leave_out: Path | None) -> Iterator[tuple[Path, Pat
         path
         for path in fixed.glob(str(Path(*pattern.parts[first:])))
         if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") and part not in pattern.parts for part in path.parts)
     ]
     if leave_out:
         found = [path for path in found if leave_out.resolve() not in path.resolve().parents]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 
 from atrous.data import CAMVID, VOC, Labels, Pair, SegmentationDataset, find_format, open_dataset
-from atrous.data.folder import pair_files, seeded_names
+from atrous.data.folder import seeded_names
+from atrous.data.layout import files_by_name, pair_files
 from atrous.errors import InputError
 
 SHARED = Path(os.environ.get("ATROUS_SHARED", Path(__file__).parents[2].parent / "shared")) / "data"
@@ -150,6 +152,27 @@ def test_a_name_of_its_own_comes_before_a_suffix(tmp_path: Path) -> None:
     pairs, lone = pair_files(tmp_path / "i", tmp_path / "m")
     assert [pair.name for pair in pairs] == ["a_gt"]
     assert lone == [f"picture {tmp_path / 'i' / 'a.jpg'} has no mask"]
+
+
+def test_linked_folders_are_followed_and_hidden_ones_left_out(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", ["a", "more/b"])
+    make_folder(tmp_path / "far", ["c", "deep/d"], "i", "m")
+    for kind, far in (("images", "i"), ("masks", "m")):
+        (root / kind / "linked").symlink_to(tmp_path / "far" / far)
+        (root / kind / "again").symlink_to(root / kind)  # loops, straight and by way of another folder
+        (tmp_path / "far" / far / "back").symlink_to(root / kind)
+        make_folder(root / kind / ".ipynb_checkpoints", ["a", "a-checkpoint"], ".", ".")
+    pairs, lone = pair_files(root / "images", root / "masks")
+    assert lone == [] and [pair.name for pair in pairs] == ["a", "linked/c", "linked/deep/d", "more/b"]
+    assert list(files_by_name(root / "images", ".jpg")) == [pair.name for pair in pairs]
+
+
+def test_names_with_composed_and_taken_apart_accents_pair(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "caf\u00e9/\u00fc") for form in ("NFC", "NFD"))
+    assert composed != apart
+    picture(tmp_path / "images" / f"{composed}.jpg"), mask(tmp_path / "masks" / f"{apart}.png")
+    pairs, lone = pair_files(tmp_path / "images", tmp_path / "masks")
+    assert lone == [] and [pair.name for pair in pairs] == [composed]
 
 
 def test_unpaired_files(tmp_path: Path) -> None:

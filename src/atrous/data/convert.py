@@ -17,6 +17,7 @@ from atrous.data.coco import is_coco, read_coco
 from atrous.data.cvat import read_cvat
 from atrous.data.labelme import embedded_picture, is_labelme, read_labelme
 from atrous.data.labels import voc_palette
+from atrous.data.layout import files_below
 from atrous.data.pictures import IMAGE_SUFFIXES, VOID_NAMES, image_size
 from atrous.data.shapes import Region
 from atrous.errors import InputError
@@ -115,7 +116,7 @@ def read_annotations(source: Path, images: Path | None) -> Annotations:
         return read_cvat(source, images)
     if source.is_dir() and (source / "annotations.xml").is_file():
         return read_cvat(source / "annotations.xml", images)
-    files = sorted(source.rglob("*.json")) if source.is_dir() else [source]
+    files = [path for path in files_below(source) if path.suffix == ".json"] if source.is_dir() else [source]
     if not files or files[0].suffix != ".json":
         raise InputError(f"{source}: no annotations here; {SOURCES}")
     content = None

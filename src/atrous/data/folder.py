@@ -17,6 +17,7 @@ from typing import Any
 
 from atrous.data.base import Pair, SegmentationDataset, Transform, replace_values
 from atrous.data.labels import IGNORE_INDEX, Labels
+from atrous.data.layout import pair_files
 from atrous.data.pictures import IMAGE_SUFFIXES, read_colour_map, read_lines, read_mask
 from atrous.errors import InputError, choose
 
@@ -27,9 +28,6 @@ COLOUR_MAP_FILES = (
     *("labelmap.txt", "class_dict.csv", "labelmap.csv", "label_colors.txt"),
     *("labelmap.json", "labelmap.yaml", "labelmap.yml"),
 )
-
-# What tools append to the picture's name for its mask; tried only where no mask has the picture's own name.
-MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_labelIds", "_labelTrainIds", "_seg", "_gt", "_L")
 
 
 def open_folder(
@@ -56,7 +54,7 @@ def open_folder(
     strict: False leaves out pictures without mask and masks without picture (they are listed in `.unpaired`).
 
     A picture and its mask have the same path below their folders, up to the suffix; a mask may append one of
-    `MASK_SUFFIXES`. Raises InputError for a missing or empty folder and for files without partner.
+    `layout.MASK_SUFFIXES`. Raises InputError for a missing or empty folder and for files without partner.
     """
     root = Path(path)
     choose("split", split, SPLIT_FOLDERS)
@@ -111,35 +109,6 @@ def _whole_numbers(values: Mapping[Any, Any]) -> dict[int, int]:
         return {int(old): int(new) for old, new in values.items()}
     except (TypeError, ValueError):
         raise InputError(f"values {values}: expected whole numbers, like {{255: 1}}") from None
-
-
-def pair_files(images: Path, masks: Path) -> tuple[list[Pair], list[str]]:
-    """Pair the files of two folders by name, sub-folders included.
-
-    Returns the pairs, by name, and one line for each file without partner.
-    """
-    image_files, mask_files = _by_name(images), _by_name(masks)
-    found = {name: mask_files.pop(name) for name in image_files if name in mask_files}
-    for name in image_files.keys() - found.keys():
-        own = next((name + suffix for suffix in MASK_SUFFIXES if name + suffix in mask_files), None)
-        if own is not None:
-            found[name] = mask_files.pop(own)
-    pairs = [Pair(name, image, found[name]) for name, image in image_files.items() if name in found]
-    lone = [f"picture {path} has no mask" for name, path in image_files.items() if name not in found]
-    lone += [f"mask {path} has no picture" for path in mask_files.values()]
-    return pairs, lone
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in files:
-            raise InputError(f"{path}: {files[name].name} has the same name: which of the two is meant?")
-        files[name] = path
-    return files
 
 
 def _first_folder(parent: Path, names: Sequence[str]) -> Path | None:

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from atrous.data.base import Pair
+from atrous.data.pictures import IMAGE_SUFFIXES
 from atrous.errors import InputError
+
+# What tools append to the picture's name for its mask; tried only where no mask has the picture's own name.
+MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_labelIds", "_labelTrainIds", "_seg", "_gt", "_L")
+
+
+def files_below(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
+    """All files below a folder, by name; links are followed, what is hidden is not.
+
+    A link to a folder that it lies in is no further folder. leave_out: a folder that is not entered.
+    """
+    away = leave_out.resolve() if leave_out else None
+
+    def below(here: Path, above: Sequence[Path]) -> Iterator[Path]:
+        try:
+            entries = sorted(here.iterdir())
+        except OSError as error:
+            raise InputError(f"{here}: the folder cannot be read ({error.strerror})") from None
+        for path in entries:
+            if path.name.startswith("."):
+                continue
+            if not path.is_dir():
+                yield path
+            elif (real := path.resolve()) != away and not any(outer.is_relative_to(real) for outer in above):
+                yield from below(path, [*above, real])
+
+    yield from below(folder, [folder.resolve()])
+
+
+def plain_name(name: str) -> str:
+    """A file's name with composed accents: disks and archives of macOS keep them apart from their letters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def files_by_name(folder: Path, endings: str | Sequence[str], without: str = "\n") -> dict[str, Path]:
@@ -14,13 +47,11 @@ def files_by_name(folder: Path, endings: str | Sequence[str], without: str = "\n
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     endings = (endings,) if isinstance(endings, str) else tuple(endings)
-    files = sorted(path for path in folder.rglob("*") if path.name.endswith(endings))
     found = {}
-    for path in files:
-        if path.name.startswith(".") or without in path.name:
-            continue
-        ending = next(ending for ending in endings if path.name.endswith(ending))
-        found[path.relative_to(folder).as_posix().removesuffix(ending)] = path
+    for path in files_below(folder):
+        ending = next((ending for ending in endings if path.name.endswith(ending)), None)
+        if ending is not None and without not in path.name:
+            found[plain_name(path.relative_to(folder).as_posix().removesuffix(ending))] = path
     return found
 
 
@@ -44,3 +75,32 @@ def match_masks(
     if not pairs:
         raise InputError(f"{where}: no picture with a mask")
     return kind, pairs, lone
+
+
+def pair_files(images: Path, masks: Path) -> tuple[list[Pair], list[str]]:
+    """Pair the files of two folders by name, sub-folders included.
+
+    Returns the pairs, by name, and one line for each file without partner.
+    """
+    image_files, mask_files = _by_name(images), _by_name(masks)
+    found = {name: mask_files.pop(name) for name in image_files if name in mask_files}
+    for name in image_files.keys() - found.keys():
+        own = next((name + suffix for suffix in MASK_SUFFIXES if name + suffix in mask_files), None)
+        if own is not None:
+            found[name] = mask_files.pop(own)
+    pairs = [Pair(name, image, found[name]) for name, image in image_files.items() if name in found]
+    lone = [f"picture {path} has no mask" for name, path in image_files.items() if name not in found]
+    lone += [f"mask {path} has no picture" for path in mask_files.values()]
+    return pairs, lone
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in files_below(folder):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        name = plain_name(path.relative_to(folder).with_suffix("").as_posix())
+        if name in files:
+            raise InputError(f"{path}: {files[name].name} has the same name: which of the two is meant?")
+        files[name] = path
+    return files
