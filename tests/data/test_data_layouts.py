@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from atrous.data import CAMVID, VOC, Labels, Pair, SegmentationDataset, find_format, open_dataset
-from atrous.data.folder import seeded_names
 from atrous.data.layout import files_by_name, pair_files
+from atrous.data.splits import seeded_names
 from atrous.errors import InputError
 
 SHARED = Path(os.environ.get("ATROUS_SHARED", Path(__file__).parents[2].parent / "shared")) / "data"
@@ -90,9 +90,37 @@ def test_split_by_folders(tmp_path: Path, train: tuple[str, str], val: tuple[str
     assert "no test part" in complaint(lambda: open_dataset(tmp_path, "test"), tmp_path)
 
 
-def test_one_split_folder_alone(tmp_path: Path) -> None:
-    make_folder(tmp_path, ["a"], "train/images", "train/masks")
-    assert "none for val" in complaint(lambda: open_dataset(tmp_path), tmp_path)
+@pytest.mark.parametrize("layout", ["{}/images {}/masks", "images/{} masks/{}"])
+def test_val_is_drawn_from_a_train_folder_alone(tmp_path: Path, layout: str) -> None:
+    for part, files in (("train", "abcdefghij"), ("test", "klm")):
+        make_folder(tmp_path, list(files), *layout.format(part, part).split())
+    parts = {split: names(open_dataset(tmp_path, split)) for split in ("train", "val", "test")}
+    assert sorted(parts["train"] + parts["val"]) == list("abcdefghij") and len(parts["val"]) == 1
+    assert parts["test"] == list("klm")
+    everything = names(open_dataset(tmp_path, "all"))
+    assert sorted(everything) == [*(f"test/{n}" for n in "klm"), *(f"train/{n}" for n in "abcdefghij")]
+
+
+def test_one_part_alone_is_read_and_no_other(tmp_path: Path) -> None:
+    for part in ("val", "test"):
+        root = make_folder(tmp_path / part, ["a", "b"], f"{part}/images", f"{part}/masks")
+        assert names(open_dataset(root, part)) == ["a", "b"]
+        assert len(open_dataset(root, part).labels) == 3
+        assert f"no train part, only {part}" in complaint(lambda root=root: open_dataset(root), root)
+
+
+def test_a_test_folder_beside_pictures_without_parts(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b", "c"])
+    make_folder(tmp_path, ["t"], "images/test", "masks/test")
+    train, val = (set(names(open_dataset(tmp_path, split))) for split in ("train", "val"))
+    assert train | val == {"a", "b", "c"} and not train & val
+    assert names(open_dataset(tmp_path, "test")) == ["t"]
+
+
+def test_a_picture_alone_is_measured_whole(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a"])
+    assert names(open_dataset(tmp_path, "all")) == ["a"]
+    assert "at least two are needed" in complaint(lambda: open_dataset(tmp_path), tmp_path)
 
 
 def test_split_by_lists(tmp_path: Path) -> None:
@@ -104,7 +132,54 @@ def test_split_by_lists(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("a\nb\n")
     assert "a also in train.txt" in complaint(lambda: open_dataset(tmp_path), tmp_path / "val.txt")
     (tmp_path / "val.txt").write_text("z\n")
-    assert "no picture called z" in complaint(lambda: open_dataset(tmp_path, "val"), tmp_path / "val.txt")
+    assert "no picture with a mask called z" in complaint(
+        lambda: open_dataset(tmp_path, "val"), tmp_path / "val.txt"
+    )
+
+
+@pytest.mark.parametrize(
+    "given", ["train test", "test", "val test", "val", "train", "train val test", "Validation"]
+)
+def test_what_no_list_says(tmp_path: Path, given: str) -> None:
+    """Brute force: no picture twice, no listed test picture in train or val, every one of no list in train or val."""
+    everything = [f"p{number:02d}" for number in range(12)]
+    make_folder(tmp_path, everything)
+    listed = {"train": everything[:6], "val": everything[6:8], "test": everything[8:11]}
+    listed = {name: listed[{"Validation": "val"}.get(name, name)] for name in given.split()}
+    for name, files in listed.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(files))
+    if "Validation" in listed:
+        listed["val"] = listed.pop("Validation")
+    found = {split: names(open_dataset(tmp_path, split)) for split in ("train", "val")}
+    assert set(found["train"]) | set(found["val"]) == (
+        {*listed["train"], *listed.get("val", [])}
+        if "train" in listed
+        else {*everything} - {*listed.get("test", [])}
+    )
+    assert not {*found["train"]} & {*found["val"]}
+    for split in listed:
+        if split != "train" or "val" in listed:
+            assert names(open_dataset(tmp_path, split)) == listed[split]
+    assert sorted(names(open_dataset(tmp_path, "all"))) == everything
+    if "test" not in listed:
+        assert "no test part" in complaint(lambda: open_dataset(tmp_path, "test"), tmp_path)
+
+
+def test_no_picture_of_a_listed_test_is_trained_on(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b", "c"])
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    (tmp_path / "test.txt").write_text("c\nb\n")
+    assert "b also in train.txt" in complaint(lambda: open_dataset(tmp_path), tmp_path / "test.txt")
+    (tmp_path / "train.txt").unlink(), (tmp_path / "test.txt").write_text("c\ngone\n")
+    assert "called gone" in complaint(lambda: open_dataset(tmp_path), tmp_path / "test.txt")
+
+
+def test_names_with_spaces_in_lists(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["my photo", "my", "my  other photo", "z"])
+    (tmp_path / "train.txt").write_text("my photo.jpg\nmy  other photo.jpg my  other photo.png\n")
+    (tmp_path / "val.txt").write_text('my masks/my.png\n"z"\n')
+    assert names(open_dataset(tmp_path)) == ["my photo", "my  other photo"]
+    assert names(open_dataset(tmp_path, "val")) == ["my", "z"]
 
 
 def test_seeded_split(tmp_path: Path) -> None:

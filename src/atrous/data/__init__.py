@@ -50,7 +50,7 @@ def open_dataset(
     """Open one split of a data set.
 
     path: a folder, or the word "scenes" for the drawn scenes that need no files.
-    split: "train" or "val"; VOC also has "trainval" and "train_aug", CamVid and folders "test".
+    split: "train" or "val"; VOC also has "trainval" and "train_aug", CamVid and folders "test", folders "all".
     format: one of `FORMATS`, or "auto" to find out.
     options: those of the format's own function: `open_folder`, `open_voc`, `open_cityscapes`, ...
 

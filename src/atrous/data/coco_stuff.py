@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.class_names import COCO_DROPPED, COCO_STUFF
-from atrous.data.folder import read_list
 from atrous.data.id_maps import IdMap, tell_id_map
 from atrous.data.layout import files_by_name, match_masks
+from atrous.data.splits import read_list
 from atrous.errors import InputError, choose
 
 SPLITS = ("train", "val")
@@ -92,7 +92,7 @@ def open_coco_stuff(
     }
     missing: list[str] = []
     if layout.listed is not None:
-        names = read_list(layout.listed)
+        names = read_list(layout.listed, images)
         missing = [f"{layout.listed}: no picture called {name}" for name in names if name not in images]
         if missing and strict:
             raise InputError(missing[0] + (f" ({len(missing)} such names)" if len(missing) > 1 else ""))

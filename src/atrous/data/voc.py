@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atrous.data.base import Pair, SegmentationDataset, Transform
-from atrous.data.folder import read_list
 from atrous.data.labels import VOC, Labels
+from atrous.data.splits import read_list
 from atrous.errors import InputError, choose
 
 LISTS = {
