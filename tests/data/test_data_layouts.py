@@ -255,6 +255,7 @@ def test_unpaired_files(tmp_path: Path) -> None:
     lone_picture, lone_mask = picture(tmp_path / "images/x.png"), mask(tmp_path / "masks/y.png")
     text = complaint(lambda: open_dataset(tmp_path), tmp_path)
     assert f"picture {lone_picture} has no mask" in text and f"mask {lone_mask} has no picture" in text
+    assert "--data_options.strict false" in text
     loose = open_dataset(tmp_path, "train", strict=False)
     assert len(loose) == 1 and len(loose.unpaired) == 2
     picture(tmp_path / "images/a.png")
@@ -414,6 +415,40 @@ def test_voc_splits_must_be_disjoint(tmp_path: Path) -> None:
         assert "1 pictures are in both" in complaint(lambda split=split: open_dataset(root, split), root)
     with pytest.raises(InputError, match="2007_2"):
         open_dataset(root, "train")
+
+
+@pytest.mark.parametrize("lists", [["default"], ["Train", "Validation"], ["train", "val", "test"]])
+def test_cvat_segmentation_masks_have_their_own_classes(tmp_path: Path, lists: list[str]) -> None:
+    """VOC's folders with a labelmap.txt are no VOC: colours are those of the file, lists those that are there."""
+    colours = {"background": (0, 0, 0), "road": (128, 64, 128), "car": (0, 0, 142)}
+    (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (tmp_path / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\n"
+        + "".join(f"{name}:{r},{g},{b}::\n" for name, (r, g, b) in colours.items())
+    )
+    files = ["f 0", "f_1", "deep/f_2", "f_3", "f_4", "f_5"]
+    drawn = np.random.default_rng(0).integers(0, 3, (5, 7))
+    for name in files:
+        picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+        file = tmp_path / "SegmentationClass" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.array([*colours.values()], np.uint8)[drawn]).save(file)
+    of_list = {name: files[place :: len(lists)] for place, name in enumerate(lists)}
+    for name, listed in of_list.items():
+        lines = [f'"{file}"' if " " in file else file for file in listed]
+        (tmp_path / "ImageSets" / "Segmentation" / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+    assert find_format(tmp_path) == "folder"
+    parts = {split: open_dataset(tmp_path, split) for split in ("train", "val")}
+    assert parts["train"].labels.names == ("background", "road", "car")
+    assert np.array_equal(parts["val"].arrays(0)[1], drawn)
+    if lists == ["default"]:
+        assert sorted(names(parts["train"]) + names(parts["val"])) == sorted(files) and len(parts["val"]) == 1
+    else:
+        assert [names(parts[split]) for split in ("train", "val")] == [*of_list.values()][:2]
+    assert open_dataset(tmp_path, "all", "folder").describe().startswith("colours 0,0,0 -> 0 (background)")
+    (tmp_path / "labelmap.txt").unlink()
+    assert find_format(tmp_path) == "voc"
 
 
 def test_voc_with_missing_files(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from atrous.data.folder import open_folder
 from atrous.data.labels import CAMVID, IGNORE_INDEX, VOC, Labels, voc_palette
 from atrous.data.pictures import read_colour_map, read_image, read_mask
 from atrous.data.scenes import SCENES, Scenes, open_scenes
-from atrous.data.voc import find_voc, open_voc
+from atrous.data.voc import is_voc, open_voc
 from atrous.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -79,13 +79,13 @@ def find_format(path: str | Path) -> str:
     if not any(root.iterdir()):
         raise InputError(f"{root}: the folder is empty; {LAYOUTS}")
     finders: dict[str, Callable[[Path], object]] = {
-        "voc": find_voc,
+        "voc": is_voc,
         "camvid": find_camvid,
         "cityscapes": find_cityscapes,
         "ade20k": find_ade20k,
         "coco_stuff": find_coco_stuff,
     }
-    return next((name for name, find in finders.items() if find(root) is not None), "folder")
+    return next((name for name, find in finders.items() if find(root)), "folder")
 
 
 def __getattr__(name: str) -> Any:

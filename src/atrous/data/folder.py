@@ -13,8 +13,8 @@ from atrous.data.pictures import read_colour_map, read_lines, read_mask
 from atrous.data.splits import SPLITS, Splits
 from atrous.errors import InputError, choose
 
-COLOUR_MAP_FILES = (
-    *("labelmap.txt", "class_dict.csv", "labelmap.csv", "label_colors.txt"),
+LABEL_FILES = (
+    *("classes.txt", "labelmap.txt", "class_dict.csv", "labelmap.csv", "label_colors.txt"),
     *("labelmap.json", "labelmap.yaml", "labelmap.yml"),
 )
 
@@ -36,7 +36,7 @@ def open_folder(
 
     images, masks: the two folders, where they are not called images/ and masks/; relative to `path`.
     classes: the class names, or a file: one name a line, or a colour map (see `read_colour_map`), which
-        colour masks need. Otherwise classes.txt, labelmap.txt or another of `COLOUR_MAP_FILES` in `path`;
+        colour masks need. Otherwise the first of `LABEL_FILES` in `path`;
         otherwise all masks are read once, and the highest value gives the number of classes: class_0, ...
     values: {value in the files: class}, e.g. {255: 1} for masks drawn in black and white; 255 means void.
     val_fraction, seed: the share of pictures held out, at least one, where the folder itself has no val.
@@ -55,7 +55,7 @@ def open_folder(
     pairs, unpaired = splits.part(split)
     if unpaired and strict:
         shown = "; ".join(unpaired[:5]) + (f"; and {len(unpaired) - 5} more" if len(unpaired) > 5 else "")
-        raise InputError(f"{root}: {shown}")
+        raise InputError(f"{root}: {shown} (--data_options.strict false leaves such out)")
     labels, colours = _labels(root, classes)
     if labels is None:
         labels = _scan_labels(root, splits.whole(without="test")[0] or pairs, values, strict)
@@ -73,13 +73,15 @@ def _whole_numbers(values: Mapping[Any, Any]) -> dict[int, int]:
         raise InputError(f"values {values}: expected whole numbers, like {{255: 1}}") from None
 
 
+def label_file(root: Path) -> Path | None:
+    """The file that says what the classes of a folder are."""
+    return next((root / name for name in LABEL_FILES if (root / name).is_file()), None)
+
+
 def _labels(root: Path, classes: Sequence[str] | str | Path | None) -> tuple[Labels | None, Labels | None]:
     """Class labels and the colour map, each None where nothing says them."""
     if classes is None:
-        if (root / "classes.txt").is_file():
-            classes = root / "classes.txt"
-        else:
-            classes = next((root / name for name in COLOUR_MAP_FILES if (root / name).is_file()), None)
+        classes = label_file(root)
     if classes is None:
         return None, None
     if not isinstance(classes, (str, Path)):

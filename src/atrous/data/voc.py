@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atrous.data.base import Pair, SegmentationDataset, Transform
+from atrous.data.folder import label_file
 from atrous.data.labels import VOC, Labels
 from atrous.data.splits import read_list
 from atrous.errors import InputError, choose
@@ -31,6 +32,12 @@ def find_voc(path: str | Path) -> Path | None:
         if (candidate / "ImageSets" / "Segmentation").is_dir():
             return candidate
     return None
+
+
+def is_voc(path: str | Path) -> bool:
+    """Whether `path` is VOC itself, not the same folders with classes of their own, as CVAT exports them."""
+    root = find_voc(path)
+    return root is not None and label_file(root) is None
 
 
 def open_voc(
