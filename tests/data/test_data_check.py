@@ -114,6 +114,43 @@ def test_masks_in_colours_without_a_map(tmp_path: Path) -> None:
     assert len(report.problems) == 1 and "no colour map" in report.problems[0]
 
 
+def test_colours_that_became_palettes(tmp_path: Path) -> None:
+    """A colour mask saved again with a palette shows the same, but holds other numbers: each such file is named."""
+    colours = {"road": (128, 64, 128), "car": (0, 0, 142), "sky": (70, 130, 180)}
+    (tmp_path / "labelmap.txt").write_text("".join(f"{n}:{r},{g},{b}\n" for n, (r, g, b) in colours.items()))
+    table = np.array([*colours.values()], np.uint8)
+    for name, split in (("a", "train"), ("b", "train"), ("c", "train"), ("d", "val")):
+        write(tmp_path, split, name, halves(0, 0))
+        drawn = np.arange(80).reshape(8, 10) % 3
+        Image.fromarray(table[drawn]).save(tmp_path / split / "masks" / f"{name}.png")
+    assert check_dataset(tmp_path).problems == check_dataset(tmp_path).warnings == []
+
+    saved = tmp_path / "train/masks/b.png"
+    again = Image.open(saved).quantize(8)  # exact: there are three colours
+    again.save(saved)
+    assert np.array_equal(np.asarray(Image.open(saved).convert("RGB")), table[drawn])
+    assert not np.array_equal(np.asarray(Image.open(saved)), drawn)
+    report = check_dataset(tmp_path)
+    assert len(report.problems) == 1 and str(saved) in report.problems[0]
+    assert "save it as RGB" in report.problems[0]
+    (warning,) = report.warnings
+    assert (
+        str(saved) in warning and "class numbers" in warning and str(tmp_path / "val/masks/d.png") in warning
+    )
+    told = report.id_maps["train"]
+    assert (
+        told.startswith("colours 128,64,128 -> 0 (road)") and "in other files mask values: 0-2 -> 0-2" in told
+    )
+
+    # the map's own numbers, or other colours, are no matter: only the kinds differ
+    for palette in ([*colours["road"], *colours["car"]], [1, 2, 3, 4, 5, 6]):
+        right = Image.fromarray(halves(0, 1))
+        right.putpalette(palette)
+        right.save(saved)
+        report = check_dataset(tmp_path)
+        assert report.problems == [] and len(report.warnings) == 1
+
+
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     report = CheckReport("x", problems=[f"problem {number}" for number in range(30)])
     shown = text(report)

@@ -404,6 +404,10 @@ def test_some_classes_of_voc(tmp_path: Path) -> None:
     assert np.array_equal(data.arrays(0)[1], expected)
     told = "0-7, 9-16, 18-20 -> 0 (background), 8 -> 1 (cat), 17 -> 2 (sheep); ignored: 255"
     assert data.describe() == f"mask values: {told}"
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(root / "SegmentationClass" / "2008_3.png")
+    told = open_dataset(root, "val", classes=["sheep", "cat"]).describe()
+    assert told.startswith("colours 0,0,0 -> 0 (background); 128,0,0 -> 0 (background); 0,128,0 -> 0")
+    assert "64,0,0 -> 1 (cat)" in told and told.endswith("; ignored: 224,224,192")
     with pytest.raises(InputError, match="did you mean 'sheep'"):
         open_dataset(root, "val", classes=["sheeep"])
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from atrous.data.id_maps import describe_values_map
+from atrous.data.id_maps import describe_colours, describe_values_map
 from atrous.data.labels import Labels
 from atrous.data.pictures import has_colours, read_image, read_mask
 from atrous.errors import InputError
@@ -98,19 +98,24 @@ class SegmentationDataset(Dataset[Sample]):
             raise InputError(f"{path}: mask values {strange} do not exist in {self.note}")
         return classes
 
+    def kinds_of_masks(self) -> dict[str, Path]:
+        """A file that holds "colours" and one that holds "mask values", as far as there are such."""
+        coloured = (self.colours is not None and has_colours(pair.mask) for pair in self.pairs)
+        return {
+            "colours" if colours else "mask values": pair.mask
+            for colours, pair in zip(coloured, self.pairs, strict=True)
+        }
+
     def describe(self) -> str:
-        """One line: what the values in the files become, and which are ignored."""
-        first = self.pairs[0].mask if self.pairs else None
-        if self.colours is not None and first is not None and has_colours(first):
-            named = zip(self.colours.palette, self.labels.names, strict=True)
-            parts = [
-                f"{','.join(map(str, colour))} -> {number} ({name})"
-                for number, (colour, name) in enumerate(named)
-            ]
-            void = " and ".join(",".join(map(str, colour)) for colour in self.colours.void_colours)
-            return f"colours {'; '.join(parts)}; ignored: {void or 'none'}"
-        about = f" ({self.note})" if self.note else ""
-        return f"mask values{about}: {describe_values_map(self.values, self.labels, self.closed)}"
+        """One line: what the values and colours in the files become, and which are ignored."""
+        kinds = self.kinds_of_masks()
+        parts = []
+        if self.colours is not None and "colours" in kinds:
+            parts.append(f"colours {describe_colours(self.colours, self.values, self.labels)}")
+        if "mask values" in kinds or not parts:
+            about = f" ({self.note})" if self.note else ""
+            parts.append(f"mask values{about}: {describe_values_map(self.values, self.labels, self.closed)}")
+        return "; in other files ".join(parts)
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Picture (H, W, 3) uint8 RGB and mask (H, W); InputError for another size or unknown values."""

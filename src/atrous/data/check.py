@@ -18,6 +18,7 @@ from rich.table import Table
 from atrous.data import find_format, open_dataset
 from atrous.data.base import SegmentationDataset, describe_values, size_mismatch, unknown_values
 from atrous.data.labels import Labels
+from atrous.data.pictures import palette_colours
 from atrous.errors import InputError
 from atrous.losses import class_weights_from_shares
 
@@ -97,8 +98,9 @@ def check_dataset(
 
     path, format, options: as for `open_dataset`. progress: called with (pairs read, pairs in all).
     Problems: a split that cannot be opened, lone files, unreadable or cut off files, masks of another size,
-    values outside the classes, a picture with the same pixels in two splits. Warnings: classes never shown
-    in train, pictures twice in a split, masks that are void throughout.
+    values outside the classes, palettes that show the colour map's colours under other numbers, a picture with the
+    same pixels in two splits. Warnings: classes never shown in train, pictures twice in a split, masks that are void
+    throughout, masks of two kinds.
     """
     report = CheckReport(str(path))
     datasets: dict[str, SegmentationDataset] = {}
@@ -116,6 +118,7 @@ def check_dataset(
             _once(report.problems, str(error))
     total = sum(len(dataset) for dataset in datasets.values())
     done = 0
+    kinds: dict[str, Path] = {}
     seen: dict[str, tuple[str, str]] = {}  # digest of the pixels -> split and name of the first such picture
     for split, dataset in datasets.items():
         report.labels = dataset.labels
@@ -132,6 +135,11 @@ def check_dataset(
                 if progress is not None:
                     progress(done, total)
         report.splits[split] = tally.report
+        kinds |= dataset.kinds_of_masks()
+    if len(kinds) > 1:
+        report.warnings.append(
+            f"masks are of two kinds: {kinds['colours']} holds colours, {kinds['mask values']} class numbers"
+        )
     _warn_of_classes(report)
     return report
 
@@ -173,6 +181,8 @@ class _Tally:
             pair = dataset.pairs[index]
             found.problems.append(str(size_mismatch(image, mask, pair.image, pair.mask)))
         if mask is not None:
+            if dataset.colours is not None:
+                found.problems += _other_numbers(dataset, dataset.colours, dataset.pairs[index].mask)
             if strange := unknown_values(mask, dataset.labels):
                 found.problems.append(
                     f"{dataset.pairs[index].mask}: {describe_values(strange, dataset.labels)}"
@@ -197,6 +207,25 @@ class _Tally:
         own.largest = max(sizes, key=lambda size: size[0] * size[1])
         if not found.counts.any():
             report.warnings.append(f"{found.name}: the mask is void throughout")
+
+
+def _other_numbers(dataset: SegmentationDataset, colours: Labels, path: Path) -> list[str]:
+    """A line for a palette file that shows only colours of the colour map, some under another class's number."""
+    stored = palette_colours(path)
+    meant = dict.fromkeys(colours.void_colours, colours.ignore_index)
+    meant |= {colour: number for number, colour in enumerate(colours.palette)}
+    if not meant.keys() >= set(stored.values()):
+        return []
+    becomes = dataset.values
+    for value, colour in stored.items():
+        if becomes.get(value, value) != (number := becomes.get(meant[colour], meant[colour])):
+            name = "void" if number == dataset.labels.ignore_index else dataset.labels.names[number]
+            shown = ",".join(map(str, colour))
+            return [
+                f"{path}: a palette file, of which the numbers count, not the colours; but it stores {shown}, the "
+                f"colour of {name}, as {value}: save it as RGB"
+            ]
+    return []
 
 
 def _once(lines: list[str], line: str) -> None:

@@ -105,6 +105,19 @@ def describe_values_map(values: Mapping[int, int], labels: Labels, closed: bool)
     return f"{', '.join(parts)}; ignored: {_ranges(ignored) or 'none'}"
 
 
+def describe_colours(colours: Labels, values: Mapping[int, int], labels: Labels) -> str:
+    """What each colour becomes, in one line: "128,64,128 -> 0 (road); ...; ignored: 0,0,0"."""
+    numbers = [*range(len(colours)), *[colours.ignore_index] * len(colours.void_colours)]
+    classes, ignored = [], []
+    for number, colour in zip(numbers, (*colours.palette, *colours.void_colours), strict=True):
+        target, shown = values.get(number, number), ",".join(map(str, colour))
+        if target == labels.ignore_index:
+            ignored.append(shown)
+        else:
+            classes.append(f"{shown} -> {target} ({labels.names[target]})")
+    return f"{'; '.join(classes)}; ignored: {' and '.join(ignored) or 'none'}"
+
+
 def _run(values: Sequence[int], targets: Sequence[int], labels: Labels) -> str:
     names = [labels.names[target] for target in targets]
     shown = ", ".join(names) if len(names) <= 3 else f"{names[0]} ... {names[-1]}"

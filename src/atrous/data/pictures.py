@@ -133,6 +133,19 @@ def has_colours(path: Path) -> bool:
         return False
 
 
+def palette_colours(path: Path) -> dict[int, Colour]:
+    """{stored value: its colour} of all values in a palette file; nothing for other kinds of files."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode != "P":
+                return {}
+            palette, stored = picture.getpalette("RGB") or [], picture.getcolors(256) or []
+    except Exception:  # read_mask says what is wrong with it
+        return {}
+    colours = np.array([*palette, *[0] * (768 - len(palette))]).reshape(256, 3).tolist()
+    return {value: tuple(colours[value]) for _, value in stored if isinstance(value, int)}
+
+
 def read_colour_map(path: str | Path) -> Labels:
     """Read class names and RGB colours from a file; the order in the file numbers the classes from 0.
 
