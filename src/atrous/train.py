@@ -36,7 +36,7 @@ from atrous.batches import (
 from atrous.checkpoint import Metadata
 from atrous.config import Normalization, Protocol, Recipe, from_dict, to_dict, write_recipe
 from atrous.crf import CRFHead
-from atrous.data import open_dataset
+from atrous.data import find_format, open_dataset
 from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.transforms import train_transform
 from atrous.ema import MovingAverage
@@ -139,6 +139,8 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
     """
     recipe = recipe.resolved()
     recipe.precision = pick_precision(recipe)
+    if recipe.format == "auto":
+        recipe.format = find_format(recipe.data)  # so that a checkpoint knows it where the data is not
     loss_options(recipe)
     protocol = from_dict(Protocol, {"longer_side": recipe.longer_side, **recipe.protocol}, "protocol")
     folder = Path(recipe.out or f"runs/{recipe.model}-{datetime.datetime.now():%Y%m%d-%H%M%S}")

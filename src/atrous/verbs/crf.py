@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
+from atrous.verbs.data_as_trained import add_data_arguments, as_trained, recipe_of
 from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
 
@@ -37,12 +37,8 @@ def search_arguments() -> Parser:
     parser.add_argument("action", choices=("search",))
     parser.add_argument("checkpoint", help="file that `atrous train` or `atrous import` wrote")
     parser.add_argument("data", help='folder of the data set, or "scenes"')
-    parser.add_argument("--split", default="val", help="part of the data to search on")
     parser.add_argument("--pictures", type=int, default=100, help="how many of its pictures")
-    parser.add_argument("--format", default="auto", help="layout of the folder")
-    parser.add_argument(
-        "--data_options", type=dict[str, Any], default={}, help="further options of the layout"
-    )
+    add_data_arguments(parser, "to search on")
     parser.add_argument("--iterations", type=int, default=10, help="of the mean field")
     parser.add_argument(
         "--cache", help="folder of probabilities and results (default: beside the checkpoint)"
@@ -75,7 +71,6 @@ def run(given: Namespace) -> None:
 def search(given: Namespace) -> None:
     from atrous import terminal, tuning
     from atrous.checkpoint import beside, locate
-    from atrous.data import open_dataset
 
     source, near = locate(given.checkpoint), beside(given.checkpoint)
     if source != near and not given.out:
@@ -87,7 +82,10 @@ def search(given: Namespace) -> None:
     terminal.check_writable(target.parent)
     terminal.check_writable(folder)
     predictor = make_predictor(given)
-    data = open_dataset(given.data, split=given.split, format=given.format, **given.data_options)
+    opening = as_trained(recipe_of(str(source)), given.data, given.split, given.format, given.data_options)
+    data = opening.open()
+    if opening.note:
+        terminal.say(opening.note)
     with terminal.Bar("probabilities") as bar:
         found = tuning.search_crf(
             predictor,
@@ -104,7 +102,7 @@ def search(given: Namespace) -> None:
             f"no CRF is better than none here (mIoU {found.plain:.4f}); {given.checkpoint} stays as it is"
         )
         return
-    about = {"data": str(given.data), "split": given.split, "pictures": min(given.pictures, len(data))}
+    about = {"data": str(given.data), "split": opening.split, "pictures": min(given.pictures, len(data))}
     tuning.write_best(source, target, found, given.iterations, about)
     chosen = " ".join(f"{name}={value:g}" for name, value in found.best.items())
     terminal.say(f"mIoU {found.plain:.4f} -> {found.best_miou:.4f} with {chosen}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
+from atrous.verbs.data_as_trained import add_data_arguments, as_trained, recipe_of
 from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
 
@@ -17,11 +17,7 @@ def arguments(words: Sequence[str]) -> Parser:
     parser = Parser(description=arguments.__doc__)
     parser.add_argument("checkpoint", help="file that `atrous train`, `import` or `export` wrote")
     parser.add_argument("data", help='folder of the data set, or "scenes"')
-    parser.add_argument("--split", default="val", help="part of the data to measure on")
-    parser.add_argument("--format", default="auto", help="layout of the folder")
-    parser.add_argument(
-        "--data_options", type=dict[str, Any], default={}, help="further options of the layout"
-    )
+    add_data_arguments(parser, "to measure on")
     parser.add_argument("--limit", type=int, help="measure on the first pictures alone")
     parser.add_argument("--json", help="file for the scores (default: beside the checkpoint)")
     parser.add_argument("--batch_size", type=int, default=1, help="pictures of one size at a time")
@@ -42,17 +38,21 @@ def arguments(words: Sequence[str]) -> Parser:
 def run(given: Namespace) -> None:
     from atrous import evaluation, processes, terminal
     from atrous.checkpoint import beside
-    from atrous.data import open_dataset
 
     if given.batch_size < 1:
         raise InputError(f"--batch_size {given.batch_size} must be at least 1")
     trimap = widths(given.trimap)
-    data = open_dataset(given.data, split=given.split, format=given.format, **given.data_options)
+    opening = as_trained(
+        recipe_of(given.checkpoint), given.data, given.split, given.format, given.data_options
+    )
+    data = opening.open()
     predictor = make_predictor(given, min(given.limit or len(data), len(data)))
     first = processes.rank() == 0
     if first:
+        if opening.note:
+            terminal.say(opening.note)
         terminal.say(
-            f"{given.checkpoint} on {given.data} ({given.split}, {len(data)} pictures): {predictor.protocol}"
+            f"{given.checkpoint} on {given.data} ({opening.split}, {len(data)} pictures): {predictor.protocol}"
         )
     with processes.together(), terminal.Bar("evaluate") as bar:
         metrics = evaluation.evaluate(
@@ -73,9 +73,9 @@ def run(given: Namespace) -> None:
     if warning := evaluation.collapsed(metrics):
         terminal.say(f"warning: {warning}")
     near = beside(given.checkpoint)
-    path = Path(given.json) if given.json else near.with_name(f"{near.stem}_{given.split}.json")
+    path = Path(given.json) if given.json else near.with_name(f"{near.stem}_{opening.split}.json")
     evaluation.write_json(
-        path, metrics, predictor, checkpoint=str(given.checkpoint), data=given.data, split=given.split
+        path, metrics, predictor, checkpoint=str(given.checkpoint), data=given.data, split=opening.split
     )
     terminal.say(f"scores {path}")
 

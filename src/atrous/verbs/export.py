@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
+from atrous.verbs.data_as_trained import add_data_arguments, as_trained
 from atrous.verbs.parser import Parser
 
 
@@ -36,10 +36,11 @@ def arguments(words: Sequence[str]) -> Parser:
     )
     int8 = parser.add_argument_group("int8, for --format onnx or openvino")
     int8.add_argument("--int8", metavar="DATA", help='quantise with pictures of this data set, or "scenes"')
-    int8.add_argument("--calibration_split", default="train", help="its part that shows the ranges of values")
-    int8.add_argument("--split", default="val", help="its part on which mIoU is measured, before and after")
-    int8.add_argument("--data_format", default="auto", help="layout of the folder")
-    int8.add_argument("--data_options", type=dict[str, Any], default={}, help="further options of the layout")
+    int8.add_argument(
+        "--calibration_split",
+        help="its part that shows the ranges of values (default: the recipe's, or train)",
+    )
+    add_data_arguments(int8, "on which mIoU is measured, before and after", format="--data_format")
     int8.add_argument("--limit", type=int, help="measure on the first pictures alone")
     int8.add_argument(
         "--largest_loss", type=float, default=0.01, help="of mIoU, above which no file is written"
@@ -58,8 +59,7 @@ def run(given: Namespace) -> None:
 
 def write_int8(given: Namespace) -> None:
     from atrous import terminal
-    from atrous.checkpoint import load
-    from atrous.data import open_dataset
+    from atrous.checkpoint import load, metadata_of
     from atrous.quantize import quantize
     from atrous.runtimes.export import FORMATS
 
@@ -67,13 +67,16 @@ def write_int8(given: Namespace) -> None:
         raise InputError("--int8 is for --format onnx or openvino, without --labels")
     suffix = FORMATS[given.format].suffix
     target = new_file(given, f"_int8{suffix}", (suffix,))
-    calibration, validation = (
-        open_dataset(given.int8, split=split, format=given.data_format, **given.data_options)
-        for split in (given.calibration_split, given.split)
+    model = load(given.checkpoint)
+    opening = as_trained(
+        metadata_of(model).recipe, given.int8, given.split, given.data_format, given.data_options
     )
+    calibration, validation = opening.open(given.calibration_split or opening.train_split), opening.open()
+    if opening.note:
+        terminal.say(opening.note)
     with terminal.Bar("int8") as bar:
         found = quantize(
-            load(given.checkpoint),
+            model,
             target,
             given.format,
             calibration,
@@ -84,7 +87,7 @@ def write_int8(given: Namespace) -> None:
         )
     terminal.say(
         f"mIoU {found.before.miou:.4f} in float, {found.after.miou:.4f} in int8 "
-        f"({given.int8}, {given.split}): {-100 * found.loss:+.2f} points"
+        f"({given.int8}, {opening.split}): {-100 * found.loss:+.2f} points"
     )
     terminal.say(f"logits at any batch and size: {target}")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
+from atrous.verbs.data_as_trained import add_data_arguments, as_trained, recipe_of
 from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 
 
@@ -25,9 +25,7 @@ def arguments(words: Sequence[str]) -> Parser:
         "--out", help="the file (default: report.html in the run, NAME_report.html beside a checkpoint)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a report that exists")
-    parser.add_argument("--split", help="part of the data to measure on (default: the recipe's, or val)")
-    parser.add_argument("--format", help="layout of the folder")
-    parser.add_argument("--data_options", type=dict[str, Any], help="further options of the layout")
+    add_data_arguments(parser, "to measure on")
     parser.add_argument("--limit", type=int, help="measure on the first pictures alone")
     add_protocol_arguments(parser)
     return parser
@@ -35,7 +33,6 @@ def arguments(words: Sequence[str]) -> Parser:
 
 def run(given: Namespace) -> None:
     from atrous import terminal
-    from atrous.data import open_dataset
     from atrous.report.measure import measure
     from atrous.report.page import page, write_page
     from atrous.report.source import is_source, open_source
@@ -54,7 +51,7 @@ def run(given: Namespace) -> None:
         raise InputError(f"{target}: exists already; give another --out, or --overwrite")
     terminal.check_writable(target.parent)
 
-    recipe = sources[0].recipe
+    recipe = sources[0].recipe or recipe_of(sources[0].checkpoint)
     where = data or recipe.get("data")
     if where is None:
         raise InputError(f"which data? {words[0]} names none: atrous report {' '.join(words)} DATA")
@@ -63,21 +60,26 @@ def run(given: Namespace) -> None:
             f"{words[0]} was trained on {where}, which is not there: if it moved, "
             f"atrous report {' '.join(words)} DATA"
         )
-    split = given.split or recipe.get("val_split") or "val"
-    options = recipe.get("data_options") or {} if given.data_options is None else given.data_options
-    dataset = open_dataset(where, split, given.format or recipe.get("format") or "auto", **options)
+    opening = as_trained(recipe, where, given.split, given.format, given.data_options)
+    dataset = opening.open()
+    if opening.note:
+        terminal.say(opening.note)
     parts = []
     for source in sources:
         if source.unfinished:
             terminal.say(source.unfinished)
         given.checkpoint = source.checkpoint
         predictor = make_predictor(given)
-        terminal.say(f"{source.name} on {where} ({split}, {len(dataset)} pictures): {predictor.protocol}")
+        terminal.say(
+            f"{source.name} on {where} ({opening.split}, {len(dataset)} pictures): {predictor.protocol}"
+        )
         with terminal.Bar("measure") as bar:
             show = lambda done, of, miou, bar=bar: bar.show(done, of, f"mIoU {miou:.4f}")  # noqa: E731
             parts.append((source, measure(predictor, dataset, given.limit, show)))
         terminal.say(f"mIoU {parts[-1][1].metrics.miou:.4f}")
-    about = f"{where}, {split}, {parts[0][1].metrics.pictures} pictures, {len(dataset.labels)} classes"
+    about = (
+        f"{where}, {opening.split}, {parts[0][1].metrics.pictures} pictures, {len(dataset.labels)} classes"
+    )
     write_page(target, page(parts, dataset.labels, about))
     terminal.say(f"report {target} ({target.stat().st_size / 1e6:.1f} MB)")
 
