@@ -17,6 +17,7 @@ from rich.table import Table
 from atrous.boundary import BoundaryScores
 from atrous.config import to_dict
 from atrous.data.base import Sample, SegmentationDataset
+from atrous.data.labels import check_classes
 from atrous.errors import InputError
 from atrous.metrics import ConfusionMatrix, Metrics
 from atrous.predict import Predictor
@@ -48,12 +49,8 @@ def evaluate(
     network together. trimap, boundary_share: scores near boundaries too, see `boundary.BoundaryScores`.
     each: called with every sample and its prediction (H, W).
     """
-    names, ours = dataset.labels.names, predictor.labels.names
-    if len(names) != len(ours):
-        raise InputError(
-            f"the model knows {len(ours)} classes ({', '.join(ours[:4])}...), "
-            f"the data {len(names)} ({', '.join(names[:4])}...): they must be the same"
-        )
+    check_classes(predictor.labels, dataset.labels)
+    names = dataset.labels.names
     confusion = ConfusionMatrix(len(names), dataset.labels.ignore_index)
     near = BoundaryScores(len(names), dataset.labels.ignore_index, trimap, boundary_share)
     total = min(limit or len(dataset), len(dataset))

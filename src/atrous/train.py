@@ -258,7 +258,7 @@ def start(network: nn.Module, recipe: Recipe, data: SegmentationDataset) -> Take
         indices = np.linspace(0, len(data) - 1, min(START_PICTURES, len(data))).astype(int)
         return collate([(data[int(index)], []) for index in indices]).images
 
-    return initialise(network, recipe.init, pictures)
+    return initialise(network, recipe.init, pictures, data.labels)
 
 
 def pick_precision(recipe: Recipe) -> str:

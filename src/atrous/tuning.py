@@ -23,6 +23,7 @@ from atrous.config import to_dict
 from atrous.crf import DenseCRF
 from atrous.crf.search import COMBINATIONS, Parameters, coarse_to_fine
 from atrous.data.base import SegmentationDataset
+from atrous.data.labels import check_classes
 from atrous.errors import InputError
 from atrous.metrics import ConfusionMatrix
 from atrous.predict import Predictor
@@ -69,10 +70,7 @@ def search_crf(
     """
     if not len(dataset) or pictures < 1:
         raise InputError(f"no pictures to search on ({len(dataset)} there, {pictures} asked for)")
-    if len(dataset.labels) != len(predictor.labels):
-        raise InputError(
-            f"the model knows {len(predictor.labels)} classes, the data {len(dataset.labels)}: they must be the same"
-        )
+    check_classes(predictor.labels, dataset.labels)
     predictor.crf = None
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).astype(int)).tolist()
     about = {

@@ -11,9 +11,12 @@ import torchvision.models.segmentation as torchvision_models
 
 import atrous
 from atrous.cli import main
+from atrous.data.labels import VOC, Labels
 from atrous.errors import InputError
 from atrous.importers.initialise import initialise
 from atrous.models import create_model
+from importers.tflite_writer import Writer, write_deeplab
+from parity.seeded import draw_into
 
 BACKBONE = "mobilenet_v3_large"
 
@@ -101,3 +104,24 @@ def test_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     said = " ".join(capsys.readouterr().out.split())
     assert "(torchvision)" in said and "of the backbone; new: aspp" in said
     assert atrous.load(out / "last.safetensors").config.backbone == BACKBONE
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_classifier_of_a_tflite_file_is_that_of_its_classes(turned: bool, tmp_path: Path) -> None:
+    """Of 21 classes the file tells no names: they are VOC's. Here background and train have changed places."""
+    options: dict[str, Any] = {"num_classes": 21, "width": 0.125, "divisible_by": 1, "channels": 8}
+    options |= {"padding": "same", "atrous_rates": (), "align_corners": True}
+    file = tmp_path / "a.tflite"
+    file.write_bytes(
+        write_deeplab(Writer((64, 96)), draw_into(create_model("deeplab_v3", "mobilenet_v2", **options)))
+    )
+    network = create_model("deeplab_v3", "mobilenet_v2", **options)
+    before = network.state_dict()["classifier.weight"].clone()
+    names = [VOC.names[-1], *VOC.names[1:-1], VOC.names[0]] if turned else VOC.names
+    taken = initialise(
+        network, file, lambda: torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8), Labels.named(names)
+    )
+    theirs = atrous.import_checkpoint(file).state_dict()["classifier.weight"]
+    assert torch.equal(network.state_dict()["classifier.weight"], before if turned else theirs)
+    assert ("classifier.weight" in taken.new) == turned
+    assert ("class 0 is 'background' there and 'tvmonitor' here" in str(taken)) == turned

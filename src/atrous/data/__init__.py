@@ -61,11 +61,14 @@ def open_dataset(
         choose("data format", format, FORMATS)
     else:
         format = find_format(path)
-    opener = FORMATS[format]
-    known = [name for name in inspect.signature(opener).parameters if name not in ("path", "split")]
     for option in options:
-        choose(f"option of the data format {format!r}", option, known)
-    return opener(path, split, **options)
+        choose(f"option of the data format {format!r}", option, options_of(format))
+    return FORMATS[format](path, split, **options)
+
+
+def options_of(format: str) -> list[str]:
+    """The options of one of `FORMATS`."""
+    return [name for name in inspect.signature(FORMATS[format]).parameters if name not in ("path", "split")]
 
 
 def find_format(path: str | Path) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from atrous.errors import InputError
 
 Colour = tuple[int, int, int]
 
@@ -44,6 +47,41 @@ class Labels:
         if ignore_index is None:
             ignore_index = IGNORE_INDEX if len(names) <= IGNORE_INDEX else 65535
         return cls(tuple(names), voc_palette(len(names)), ignore_index)
+
+
+def first_difference(names: Sequence[str], others: Sequence[str]) -> int | None:
+    """The first class that has another name in as long a list; None where all are the same.
+
+    Case, spaces and punctuation are spelling: "tv/monitor" is "TVmonitor". A name that is only a number, as class_3, is
+    that of any class.
+    """
+    pairs = ([_letters(name) for name in pair] for pair in zip(names, others, strict=True))
+    return next(
+        (i for i, (a, b) in enumerate(pairs) if a != b and not (_is_number(a) or _is_number(b))), None
+    )
+
+
+def check_classes(model: Labels, data: Labels) -> None:
+    """InputError where the classes of a model are others than those of the data, or in another order."""
+    ours, names = model.names, data.names
+    if len(names) != len(ours):
+        raise InputError(
+            f"the model knows {len(ours)} classes ({', '.join(ours[:4])}...), "
+            f"the data {len(names)} ({', '.join(names[:4])}...): they must be the same"
+        )
+    if (index := first_difference(ours, names)) is not None:
+        raise InputError(
+            f"class {index} is {ours[index]!r} in the model and {names[index]!r} in the data: the classes must be the "
+            "same in the same order; a folder's are those of its classes.txt, or of --data_options.classes"
+        )
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold())) or name
+
+
+def _is_number(letters: str) -> bool:
+    return re.fullmatch(r"(class|label)?\d+", letters) is not None
 
 
 def voc_palette(count: int) -> tuple[Colour, ...]:

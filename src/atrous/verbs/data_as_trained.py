@@ -58,14 +58,14 @@ def as_trained(
     options: Mapping[str, Any] | None = None,
 ) -> Opening:
     """Splits and options are the recipe's where the data is of the recipe's format; what is given wins, key by key."""
-    from atrous.data import find_format
+    from atrous.data import find_format, options_of
 
     given = dict(options or {})
     if format is None or format == "auto":
         format = find_format(path)
-    if format != format_of(recipe):
-        return Opening(path, format, given, split or "val")
     theirs = recipe.get("data_options") or {}
+    if format != format_of(recipe) or not set(theirs) <= set(options_of(format)):
+        return Opening(path, format, given, split or "val")
     val = recipe.get("val_split") or "val"
     taken = [f"--split {val}"] if split is None and val != "val" else []
     taken += [f"--data_options.{key} {value}" for key, value in theirs.items() if key not in given]

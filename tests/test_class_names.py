@@ -1,0 +1,92 @@
+"""As many classes are not the same classes: their names, in their order, are what a model tells apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import atrous
+from atrous.checkpoint import Metadata
+from atrous.cli import main
+from atrous.data import Labels
+from atrous.data.labels import first_difference
+from atrous.importers.initialise import initialise
+from atrous.models import create_model
+
+NAMES = ("background", "cat", "tv/monitor")
+
+
+@pytest.mark.parametrize(
+    ("others", "first"),
+    [
+        (("background", "cat", "tv/monitor"), None),
+        (("__Background__", "Cat", "TV monitor"), None),
+        (("class_0", "label 1", "2"), None),
+        (("background", "class_1", "tvmonitor"), None),
+        (("cat", "background", "tv/monitor"), 0),
+        (("background", "tv/monitor", "cat"), 1),
+        (("background", "cat", "dog"), 2),
+        (("background", "class_1", "cat"), 2),
+        (("background", "cat", "tv"), 2),
+    ],
+)
+def test_order_is_strict_and_spelling_is_not(others: tuple[str, ...], first: int | None) -> None:
+    assert first_difference(NAMES, others) == first_difference(others, NAMES) == first
+
+
+def test_names_without_letters_are_not_all_the_same() -> None:
+    assert first_difference(("?", "!"), ("!", "?")) == 0
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = create_model("deeplab_v3plus", "mobilenet_v2", num_classes=3, width=0.25, aux=True)
+    atrous.save(model, tmp_path / "three.safetensors", Metadata(Labels.named(NAMES)))
+    return tmp_path / "three.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for i in range(2):
+        mask = np.arange(3, dtype=np.uint8).repeat(8)[None].repeat(24, 0)
+        Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{i}.png")
+        Image.fromarray(np.stack([mask * 80] * 3, 2)).save(tmp_path / "data" / "images" / f"{i}.png")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "crf search"])
+def test_scores_do_not_come_under_wrong_names(
+    verb: str, file: Path, folder: Path, refused: Callable[..., str]
+) -> None:
+    (folder / "classes.txt").write_text("background\nTVmonitor\ncat\n")
+    words = [*verb.split(), str(file), str(folder)]
+    assert "class 1 is 'cat' in the model and 'TVmonitor' in the data: " in refused(words)
+    assert not (file.parent / "three_val.json").exists()
+
+
+def test_another_spelling_is_measured(file: Path, folder: Path) -> None:
+    (folder / "classes.txt").write_text("Background\nCAT\ntv_monitor\n")
+    main(["evaluate", str(file), str(folder)])
+    assert (file.parent / "three_val.json").exists()
+
+
+def test_a_new_classifier_where_the_names_are_others(file: Path) -> None:
+    theirs = atrous.load(file).state_dict()
+    scored = [f"{layer}.{kind}" for layer in ("classifier", "aux.4") for kind in ("weight", "bias")]
+    for names, new in ((NAMES, []), (("background", "tv/monitor", "cat"), scored)):
+        network = create_model("deeplab_v3plus", "mobilenet_v2", num_classes=3, width=0.25, aux=True)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        taken = initialise(network, file, lambda: torch.empty(0), Labels.named(names))
+        assert taken.new == new
+        for name, value in network.state_dict().items():
+            assert value.equal(before[name] if name in new else theirs[name]), name
+        said = "a new classifier, as class 1 is 'cat' there and 'tv/monitor' here"
+        assert (said in str(taken)) == bool(new)
