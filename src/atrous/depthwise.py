@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from atrous.layers import in_float32
+
 MOST_WORK = 3  # times the pixels of the map that its grids may have once zeros enlarge them to the kernel
 
 
@@ -42,8 +44,7 @@ class DepthwiseConv2d(nn.Conv2d):
         if rate == 1 and min(height, width) >= kernel:
             quick = stride > 1 and kernel % 2 == 1 and zeros == kernel // 2 and self.bias is None
             return self._strided(x) if quick else super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):  # float32, whose gradient is right
-            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        return in_float32(self, x)  # whose gradient is right
 
     def _by_phases(self, x: Tensor, rows: int, columns: int) -> Tensor:
         rate, zeros = self.dilation[0], int(self.padding[0])

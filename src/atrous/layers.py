@@ -82,6 +82,14 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
+def in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a convolution says of x, in the type of x but computed, forwards and backwards, in float32 at least."""
+    kind = torch.promote_types(conv.weight.dtype, torch.float32)
+    bias = None if conv.bias is None else conv.bias.to(kind)
+    with torch.autocast(x.device.type, enabled=False):
+        return conv._conv_forward(x.to(kind), conv.weight.to(kind), bias).to(x.dtype)
+
+
 def recast(kind: type[nn.Conv2d], conv: nn.Conv2d) -> nn.Conv2d:
     """The convolution as one of another class, with the same weights and what is hooked to its output."""
     with torch.device("meta"):  # where its own take no memory

@@ -7,10 +7,11 @@ from torch import nn
 from atrous.depthwise import DepthwiseConv2d, is_depthwise
 from atrous.dilated import DilatedConv2d, is_dilated
 from atrous.layers import recast
+from atrous.strided import StridedConv2d, is_strided
 
 
 def with_quick_gradients(network: nn.Module) -> nn.Module:
-    """The network with a `DepthwiseConv2d` or `DilatedConv2d` where they apply; weights keep their names."""
+    """The network with a `DepthwiseConv2d`, `DilatedConv2d` or `StridedConv2d` where they apply; names stay."""
     for module in network.modules():
         for name, conv in module.named_children():
             if type(conv) is nn.Conv2d:
@@ -18,4 +19,6 @@ def with_quick_gradients(network: nn.Module) -> nn.Module:
                     module.register_module(name, recast(DepthwiseConv2d, conv))
                 elif is_dilated(conv):
                     module.register_module(name, recast(DilatedConv2d, conv))
+                elif is_strided(conv):
+                    module.register_module(name, recast(StridedConv2d, conv))
     return network
