@@ -20,7 +20,8 @@ from atrous.data.pictures import read_image
 from atrous.data.scenes import draw_scene
 from atrous.finding import find_pictures
 from atrous.predict import Predictor
-from atrous.results import Record, write_segmentation
+from atrous.record import Record
+from atrous.results import write_segmentation
 from atrous.segment_files import segment_files
 
 

@@ -14,8 +14,8 @@ ROOMS = [
     "version errors allocator cache openmp region jit simd",
     "layers data.labels config metrics schedule crf",
     "colours losses tiling upsampling_kernels winograd_kernels atrous_depthwise_kernels compiled_loop download "
-    "repository protocols processes boundary stream launch batch_norm depthwise dilated ema fake_quantize kernel_sums "
-    "strided",
+    "repository protocols processes boundary record stream launch batch_norm depthwise dilated ema fake_quantize "
+    "kernel_sums strided",
     "upsampling backbones data lettering quick_gradients winograd atrous_depthwise",
     "visualize quick_inference score_maps",
     "finding models batches raster polygons heat_map",

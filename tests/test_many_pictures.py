@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from atrous.cli import main
 from atrous.errors import InputError
 from atrous.finding import find_pictures, part_of
 from atrous.predict import Predictor
-from atrous.results import Record
+from atrous.record import Record
 from atrous.stream import ahead, buckets
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -266,6 +267,46 @@ def test_resume_does_not_redo_and_keeps_to_the_settings(
         main([*command, "--resume", "--flip"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("exists already") == 7  # 5 has an overlay
+
+
+def test_resume_leaves_out_the_very_pictures_that_were_finished(
+    scene_checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """Other pictures of the same names, and a picture that was changed, are clashes, and never taken for done."""
+    for seed, name in enumerate(("A/0.png", "A/1.png", "B/0.png", "B/1.png")):
+        draw(tmp_path / name, seed=seed)
+    words = ["--out", str(tmp_path / "out"), "--resume"]
+    first, second = (["predict", str(scene_checkpoint), str(tmp_path / name), *words] for name in "AB")
+    main(first)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
+    said = refused(second, 2).splitlines()
+    for name, line in zip("01", said, strict=True):
+        assert f"{name}.png: exists already, of {tmp_path / 'A' / name}.png; give another --out" in line
+    draw(tmp_path / "A" / "1.png", seed=9)
+    assert "1.png: exists already, of this picture before it was changed" in refused(first)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_overwriting_by_other_settings_ends_what_was_done_before(
+    scene_checkpoint: Path, photos: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """Whichever process's file the record is in."""
+    out = tmp_path / "out"
+    words = f"predict {scene_checkpoint} {photos} --out {out}".split()
+    main(words)
+    whole = {path: path.read_bytes() for path in out.glob("?.png")}
+    main([*words, "--mode", "resize", "--size", "16", "--overwrite", "--shard", "1/2"])
+    written = [
+        name
+        for name in map(str, range(7))
+        if whole[out / f"{name}.png"] != (out / f"{name}.png").read_bytes()
+    ]
+    assert written == ["0", "2", "4", "6"]
+    said = refused([*words, "--resume"], 4).splitlines()
+    assert all("exists already, by other settings; give another --out" in line for line in said)
+    main([*words, "--overwrite"])
+    assert whole == {path: path.read_bytes() for path in whole}
+    main([*words, "--resume"])
 
 
 def records_of_whole_lines(folder: Path) -> list[dict[str, Any]]:

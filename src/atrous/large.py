@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from atrous.large_job import Job
 from atrous.predict import Predictor
 from atrous.raster import Raster, open_raster, picture_size
 from atrous.raster.base import needed
-from atrous.results import OUTPUTS, Outputs, Record
+from atrous.record import Record, identity
+from atrous.results import OUTPUTS, Outputs
 from atrous.segment_files import Outcome
 from atrous.tiling import Axis, parts, slide_in_blocks
 from atrous.upsampling import highest
@@ -81,6 +83,7 @@ def segment_large(
     style: Style = STYLE,
     held: int = HELD,
     progress: Progress | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> list[Path]:
     """Write `folder`/NAME.tif, the labels of a picture of any size, and NAME_overview.png, a small look at them.
 
@@ -90,7 +93,7 @@ def segment_large(
 
     resume: go on with what a killed call left in `folder`/.NAME.tif.partial. settings: what else must be the same
     then, such as the checkpoint. style: of the overview. held: bytes of scores kept between windows.
-    progress(done, of, name): windows.
+    progress(done, of, name): windows. begin() is called when nothing is in the way, before anything is written.
 
     Raises InputError where the picture cannot be read by windows or is damaged, where the disk has no room, where
     results exist already (without `overwrite`), and where `resume` finds the work of other settings.
@@ -103,6 +106,8 @@ def segment_large(
         return [target, overview]
     raster = open_raster(picture, upright)
     _refuse_existing(picture, target, overview, job_folder, overwrite, resume)
+    if begin:
+        begin()
     assert protocol.size is not None
     rows, columns = (
         Axis(length, window, protocol.overlap)
@@ -110,10 +115,9 @@ def segment_large(
     )
     split = parts(columns, len(predictor.labels) * rows.shared * 4, held)
     job = Job(job_folder, (raster.height, raster.width), predictor.labels)
-    stat = picture.stat()
     job.begin(
         {
-            "picture": [str(picture.resolve()), stat.st_size, stat.st_mtime_ns],
+            "picture": identity(picture),
             "size": [raster.height, raster.width],
             "protocol": to_dict(protocol),
             "classes": list(predictor.labels.names),
@@ -166,11 +170,10 @@ def segment_large_files(
     record.open()
     try:
         for name, path in pictures.items():
-            if resume and name in record.done:
+            if resume and record.is_done(name, path):
                 outcome.skipped += 1
                 continue
             show = None if progress is None else lambda done, of, title: progress(title, done, of)
-            record.begin(name, path)
             try:
                 segment_large(
                     predictor,
@@ -183,6 +186,7 @@ def segment_large_files(
                     settings={"checkpoint": record.settings.get("checkpoint")},
                     style=outputs.style,
                     progress=show,
+                    begin=partial(record.begin, name, identity(path)),
                 )
             except InputError as error:
                 record.fail(name, str(error))

@@ -1,4 +1,4 @@
-"""What is written for a picture, and the record of which pictures are finished."""
+"""What is written for a picture."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def result_files(folder: Path, name: str, outputs: Outputs) -> list[Path]:
     ]
 
 
-def refuse_existing(folder: Path, name: str, outputs: Outputs) -> None:
-    """InputError where a result exists already."""
+def refuse_existing(folder: Path, name: str, outputs: Outputs, whose: str = "") -> None:
+    """InputError where a result exists already; `whose` it is, for the message."""
     for path in result_files(folder, name, outputs):
         if path.exists():
-            raise InputError(f"{path}: exists already; give another --out, or --overwrite")
+            raise InputError(f"{path}: exists already{whose}; give another --out, or --overwrite")
 
 
 def write_beside(
@@ -137,57 +137,3 @@ def index_png(result: Segmentation) -> Image.Image:
     picture = Image.fromarray(result.labels, mode="P")
     picture.putpalette([value for colour in result.palette for value in colour])
     return picture
-
-
-class Record:
-    """predictions.jsonl in the folder of the results: how it was predicted, then two lines for every picture.
-
-    {"begun": name, "picture": file} comes before its files get their names, {"done": name} after; what is begun and
-    not done may be half there. {"broken": name, "why": ...} is a picture that could not be predicted. Each process
-    writes a file of its own, and all of them are read.
-    """
-
-    def __init__(self, folder: Path, settings: dict[str, Any], process: str = "") -> None:
-        self.path = folder / f"predictions{process}.jsonl"
-        self.settings = json.loads(json.dumps(settings))
-        self.done: set[str] = set()
-        self.begun: set[str] = set()
-
-    def read(self) -> None:
-        """Learn from all processes' records what was begun and done by the same settings."""
-        for path in sorted(self.path.parent.glob("predictions*.jsonl")):
-            ours = False
-            with path.open(encoding="utf-8") as lines:
-                for line in lines:
-                    try:
-                        entry = json.loads(line)
-                    except ValueError:  # half a line, where a job was killed
-                        continue
-                    if "settings" in entry:
-                        ours = entry["settings"] == self.settings
-                    elif ours and "begun" in entry:
-                        self.begun.add(entry["begun"])
-                    elif ours and "done" in entry:
-                        self.done.add(entry["done"])
-
-    def open(self) -> None:
-        """Begin to write. OSError where that cannot be."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("a", encoding="utf-8")
-        self._write({"settings": self.settings}, before="\n" if self.path.stat().st_size else "")
-
-    def close(self) -> None:
-        self.file.close()
-
-    def begin(self, name: str, picture: Path) -> None:
-        self._write({"begun": name, "picture": str(picture)})
-
-    def finish(self, name: str) -> None:
-        self._write({"done": name})
-
-    def fail(self, name: str, why: str) -> None:
-        self._write({"broken": name, "why": why})
-
-    def _write(self, entry: dict[str, Any], before: str = "") -> None:
-        self.file.write(before + json.dumps(entry) + "\n")
-        self.file.flush()

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from atrous.data.pictures import read_image
 from atrous.errors import InputError
 from atrous.predict import Predictor, Segmentation
-from atrous.results import OUTPUTS, Outputs, Record, put_in_place, refuse_existing, result_files, write_beside
+from atrous.record import Identity, Record, identity
+from atrous.results import OUTPUTS, Outputs, put_in_place, refuse_existing, result_files, write_beside
 from atrous.stream import ahead, buckets
 
 BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
@@ -29,6 +30,7 @@ BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
 
 class Loaded(NamedTuple):
     name: str
+    picture: Identity
     image: NDArray[np.uint8]
     notes: list[str]
 
@@ -68,17 +70,18 @@ def segment_files(
     outcome = Outcome()
     if resume:
         record.read()
-    names = [name for name in pictures if not (resume and name in record.done)]
+    names = [name for name in pictures if not (resume and record.is_done(name, pictures[name]))]
     outcome.skipped = len(pictures) - len(names)
 
     def load(name: str) -> Loaded:
         for path in result_files(folder, name, outputs):
             if path.exists() and path.samefile(pictures[name]):
                 raise InputError(f"{path}: is a picture to predict; give another --out")
-        if not overwrite and not (resume and name in record.begun):
-            refuse_existing(folder, name, outputs)
+        if not overwrite and not (resume and record.is_begun(name, pictures[name])):
+            refuse_existing(folder, name, outputs, record.other(name, pictures[name]))
         notes: list[str] = []
-        return Loaded(name, read_image(pictures[name], upright, notes), notes)
+        picture = identity(pictures[name])
+        return Loaded(name, picture, read_image(pictures[name], upright, notes), notes)
 
     def fail(name: str, error: BaseException) -> None:
         if not isinstance(error, InputError):
@@ -116,7 +119,7 @@ def segment_files(
     try:
         with closing(ahead(write, segmented(), threads, batch_size + threads)) as writings:
             for (loaded, _), writing in writings:
-                record.begin(loaded.name, pictures[loaded.name])
+                record.begin(loaded.name, loaded.picture)
                 put_in_place(writing.result())
                 del unnamed[loaded.name]
                 record.finish(loaded.name)

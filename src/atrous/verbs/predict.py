@@ -98,7 +98,8 @@ def predict_pictures(given: Namespace) -> None:
     from atrous.finding import find_pictures, part_of
     from atrous.large import is_large, segment_large_files
     from atrous.pre_annotations import COCO_FILE, PolygonOptions, join_parts, refuse_joined
-    from atrous.results import Outputs, Record
+    from atrous.record import Record
+    from atrous.results import Outputs
     from atrous.segment_files import segment_files
 
     if given.batch_size < 1:
