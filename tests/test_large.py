@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from atrous.data import SCENES
 from atrous.data.labels import Labels
 from atrous.errors import InputError
 from atrous.large import is_large, segment_large
+from atrous.large_job import Job
 from atrous.predict import Predictor
 from atrous.tiling import slide
 from atrous.visualize import VOID_COLOUR
@@ -173,6 +175,7 @@ KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
 from atrous.large import segment_large
+from atrous.large_job import Job
 from atrous.predict import Predictor
 torch.set_num_threads(1)
 def progress(done, of, title):
@@ -299,6 +302,40 @@ def test_command(
     main([*words, "--resume"])
     assert "2 of them by an earlier job" in capsys.readouterr().out
     assert (tmp_path / "out" / "big.tif").stat().st_mtime_ns == before
+
+
+def test_command_does_not_go_on_with_other_weights(
+    scene_checkpoint: Path,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
+) -> None:
+    """Trained on at the same path."""
+    model = atrous.load(scene_checkpoint)
+    atrous.save(model, path := tmp_path / "model.safetensors")
+    words = ["predict", str(path), str(picture), "--device", "cpu", "--size", "48", "64", "--large"]
+    words += ["--out", str(tmp_path / "out")]
+
+    def stop(self: Job, part: int, row: int) -> None:
+        advance(self, part, row)
+        raise KeyboardInterrupt
+
+    advance = Job.advance
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Job, "advance", stop)
+        main(words)
+    assert capsys.readouterr().err == "stopped\n"
+    with torch.no_grad():
+        next(model.parameters()).mul_(0.5)
+    atrous.save(model, path)
+    assert ".big.tif.partial: this prediction was begun with another checkpoint" in refused(
+        [*words, "--resume"]
+    )
+    main([*words, "--overwrite"])
+    expected = predictor(path).predict(pixels()).labels
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "big.tif"), expected)
 
 
 def test_command_refuses_in_one_line(

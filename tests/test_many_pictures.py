@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -285,6 +286,24 @@ def test_resume_leaves_out_the_very_pictures_that_were_finished(
     draw(tmp_path / "A" / "1.png", seed=9)
     assert "1.png: exists already, of this picture before it was changed" in refused(first)
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_checkpoint_that_was_trained_on_is_another(
+    scene_checkpoint: Path, photos: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """At the same path; its results are not mixed with those of before."""
+    model = atrous.load(scene_checkpoint)
+    atrous.save(model, path := tmp_path / "model.safetensors")
+    words = f"predict {path} {photos} --out {tmp_path / 'out'}".split()
+    main([*words, "--shard", "1/2"])
+    with torch.no_grad():
+        next(model.parameters()).mul_(0.5)
+    atrous.save(model, path)
+    said = refused([*words, "--resume"], 4).splitlines()
+    assert all("exists already, by other settings" in line for line in said)
+    assert len(list((tmp_path / "out").glob("?.png"))) == 7, "the others are predicted"
+    last = json.loads((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[0])["settings"]
+    assert last["checkpoint"] == {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def test_overwriting_by_other_settings_ends_what_was_done_before(

@@ -6,6 +6,8 @@ that were measured and the recipe, so `predict` needs nothing else.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -115,6 +117,19 @@ def locate(path: str | Path) -> Path:
     if is_repository(path):
         return bring(path)
     return BOX_FILE if str(path) == BOX and not Path(BOX).is_file() else Path(path)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a checkpoint's file; of an OpenVINO model, that of the weights in the .bin beside it too."""
+    files = [path, path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [path]
+    stats = [(file, file.stat()) for file in files]
+    return "-".join(_digest(file, about.st_size, about.st_mtime_ns) for file, about in stats)
+
+
+@functools.lru_cache(8)
+def _digest(path: Path, _size: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def beside(checkpoint: str | Path) -> Path:

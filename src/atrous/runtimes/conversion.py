@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import tempfile
 from pathlib import Path
 
 from torch import nn
 
 from atrous.cache import cache_folder
-from atrous.checkpoint import config_of
+from atrous.checkpoint import config_of, digest
 from atrous.errors import InputError
 from atrous.runtimes import need
 from atrous.runtimes.networks import Exported, OnnxNetwork, OpenVinoNetwork
@@ -44,11 +42,4 @@ def kept(model: nn.Module, runtime: str, source: Path) -> Path:
 
 
 def stem(model: nn.Module, source: Path) -> str:
-    about = source.stat()
-    return f"{_digest(source, about.st_size, about.st_mtime_ns)}-os{config_of(model).output_stride}"
-
-
-@functools.lru_cache(8)
-def _digest(path: Path, _size: int, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{digest(source)}-os{config_of(model).output_stride}"

@@ -93,6 +93,7 @@ def split_checkpoint(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def predict_pictures(given: Namespace) -> None:
     from atrous import processes, terminal
+    from atrous.checkpoint import digest, locate
     from atrous.config import to_dict
     from atrous.data.pictures import allow_pixels
     from atrous.finding import find_pictures, part_of
@@ -124,7 +125,7 @@ def predict_pictures(given: Namespace) -> None:
     large = {name: path for name, path in mine.items() if given.large or is_large(path)}
     predictor = make_predictor(given, None if large else len(found))
     settings = {
-        "checkpoint": str(given.checkpoint),
+        "checkpoint": {"file": str(given.checkpoint), "sha256": digest(locate(given.checkpoint))},
         "protocol": to_dict(predictor.protocol),
         "probabilities": given.probabilities,
         "as_stored": given.as_stored,
