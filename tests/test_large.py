@@ -239,6 +239,68 @@ def test_a_job_killed_while_it_puts_the_results_in_place(
     np.testing.assert_array_equal(tifffile.imread(labels), model.predict(pixels()).labels)
 
 
+def test_only_its_own_label_map_is_taken_for_finished(
+    scene_checkpoint: Path, picture: Path, tmp_path: Path
+) -> None:
+    """Not one of another overlap, of another picture of that name, any other file, or the picture itself."""
+    model, out = predictor(scene_checkpoint), tmp_path / "out"
+    target, _ = segment_large(model, picture, out, "big")
+    before = target.read_bytes()
+    segment_large(model, picture, out, "big", resume=True, progress=lambda *a: 1 / 0)
+    write(tmp_path / "other.tif", pixels()[::-1])
+    for other, file in ((predictor(scene_checkpoint, overlap=0.5), picture), (model, tmp_path / "other.tif")):
+        with pytest.raises(InputError, match=r"big\.tif: exists already"):
+            segment_large(other, file, out, "big", resume=True)
+    with pytest.raises(InputError, match=r"big\.tif: is a picture to predict"):
+        segment_large(model, picture, picture.parent, "big", resume=True)
+    (out / "text.tif").write_text("precious")
+    with pytest.raises(InputError, match=r"text\.tif: exists already"):
+        segment_large(model, picture, out, "text", resume=True)
+    assert target.read_bytes() == before
+    assert sorted(path.name for path in out.iterdir()) == ["big.tif", "big_overview.png", "text.tif"]
+
+
+@pytest.mark.parametrize("where", ["atrous.large_job.shutil.rmtree", "atrous.record.Record.finish"])
+def test_a_job_killed_when_the_results_are_in_place(
+    where: str,
+    scene_checkpoint: Path,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before what it needed is gone, and before the record says that it is finished."""
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    words = [
+        "predict",
+        str(scene_checkpoint),
+        str(picture),
+        "--size",
+        "48",
+        "64",
+        "--large",
+        "--out",
+        str(out),
+    ]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(where, die)
+        main(words)
+    (out / ".big.tif.partial" / "labels.raw").unlink(missing_ok=True)
+    before = (out / "big.tif").stat().st_mtime_ns
+    main([*words, "--resume"])
+    assert (out / "big.tif").stat().st_mtime_ns == before
+    main([*words, "--resume"])
+    assert "1 of 1 pictures" in (said := capsys.readouterr().out)
+    assert "1 of them by an earlier job" in said
+    assert sorted(path.name for path in out.iterdir()) == ["big.tif", "big_overview.png", "predictions.jsonl"]
+    expected = predictor(scene_checkpoint).predict(pixels()).labels
+    np.testing.assert_array_equal(tifffile.imread(out / "big.tif"), expected)
+
+
 def test_what_is_refused(scene_checkpoint: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, folder = predictor(scene_checkpoint), picture.parent
     with pytest.raises(InputError, match=r"dense CRF .* without it \(--no_crf\)"):

@@ -9,7 +9,6 @@ found, with a note of how far they are; a killed job goes on from there and ends
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -91,8 +90,9 @@ def segment_large(
     but that scales and flips are taken of each window and not of the whole picture. Pixels without data get the
     highest number, 255. The TIFF has the picture's georeference.
 
-    resume: go on with what a killed call left in `folder`/.NAME.tif.partial. settings: what else must be the same
-    then, such as the checkpoint. style: of the overview. held: bytes of scores kept between windows.
+    resume: go on with what a killed call left in `folder`/.NAME.tif.partial, and leave a finished NAME.tif of the same
+    settings as it is. settings: what else must be the same then, such as the checkpoint. style: of the overview.
+    held: bytes of scores kept between windows.
     progress(done, of, name): windows. begin() is called when nothing is in the way, before anything is written.
 
     Raises InputError where the picture cannot be read by windows or is damaged, where the disk has no room, where
@@ -102,20 +102,17 @@ def segment_large(
     protocol = window_protocol(predictor)
     target, overview = folder / f"{name}.tif", folder / f"{name}_overview.png"
     job_folder = target.with_name(f".{target.name}.partial")
-    if resume and target.exists() and not job_folder.exists():
-        return [target, overview]
     raster = open_raster(picture, upright)
-    _refuse_existing(picture, target, overview, job_folder, overwrite, resume)
-    if begin:
-        begin()
     assert protocol.size is not None
     rows, columns = (
         Axis(length, window, protocol.overlap)
         for length, window in zip((raster.height, raster.width), protocol.size, strict=True)
     )
     split = parts(columns, len(predictor.labels) * rows.shared * 4, held)
-    job = Job(job_folder, (raster.height, raster.width), predictor.labels)
-    job.begin(
+    job = Job(
+        job_folder,
+        (raster.height, raster.width),
+        predictor.labels,
         {
             "picture": identity(picture),
             "size": [raster.height, raster.width],
@@ -123,16 +120,24 @@ def segment_large(
             "classes": list(predictor.labels.names),
             "parts": [[part.start, part.stop] for part in split],
             "upright": upright,
+            "style": to_dict(style),
             **(settings or {}),
         },
-        resume,
     )
+    finished = resume and job.is_finished(target)
+    if not finished:
+        _refuse_existing(picture, target, overview, job_folder, overwrite, resume)
+    if begin:
+        begin()
+    if finished:
+        job.remove()  # where it was killed after the renaming
+        return [target, overview]
+    job.begin(resume)
     try:
         _predict(predictor, raster, rows, columns, split, job, picture.name, progress)
         job.finish(target, overview, raster.tags(), style)
     except InputError:  # the picture is damaged, and going on would not help
-        job.close()
-        shutil.rmtree(job_folder)
+        job.remove()
         raise
     except OSError as error:
         raise InputError(

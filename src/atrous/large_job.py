@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from PIL import Image
 
 from atrous.data.labels import Labels
 from atrous.errors import InputError
-from atrous.raster.labels import ignored, label_dtype, write_label_tiff
+from atrous.raster.labels import description_of, ignored, label_dtype, write_label_tiff
 from atrous.visualize import STYLE, Style, draw
 
 OVERVIEW = 1024  # pixels of its longer side, at most
@@ -32,20 +33,32 @@ class Job:
     window row of which part comes next; it is written when all before are in the files.
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, int], labels: Labels) -> None:
+    def __init__(
+        self, folder: Path, shape: tuple[int, int], labels: Labels, settings: dict[str, Any]
+    ) -> None:
         self.folder, self.shape, self.labels = folder, shape, labels
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.dtype = label_dtype(labels)
         self.step = -(-max(shape) // OVERVIEW)
         self.small = (-(-shape[0] // self.step), -(-shape[1] // self.step), 3)
         self.part = self.row = 0
         self.files: dict[str, BinaryIO] = {}
 
-    def begin(self, settings: dict[str, Any], resume: bool) -> None:
+    @property
+    def description(self) -> str:
+        """What the label map says of itself: by it a finished one is known."""
+        settings = json.dumps(self.settings, sort_keys=True).encode()
+        return f"settings: SHA-256 {hashlib.sha256(settings).hexdigest()}"
+
+    def is_finished(self, target: Path) -> bool:
+        """Whether this file is the label map of these settings; it gets its name last."""
+        return description_of(target) == self.description
+
+    def begin(self, resume: bool) -> None:
         """Open the files, new or as they were left. InputError for those of other settings, and for a full disk."""
-        self.settings = json.loads(json.dumps(settings))
         note = self._note() if resume and self.folder.exists() else None
-        if note is None and self.folder.exists():
-            shutil.rmtree(self.folder)
+        if note is None:
+            self.remove()
         if note is not None:
             for key, value in self.settings.items():
                 if note["settings"].get(key) != value:
@@ -134,7 +147,14 @@ class Job:
         style: Style = STYLE,
     ) -> None:
         """Put the results in place, and remove the folder."""
-        write_label_tiff(self.folder / target.name, self.rows, self.shape, self.labels, extratags)
+        write_label_tiff(
+            self.folder / target.name,
+            self.rows,
+            self.shape,
+            self.labels,
+            extratags,
+            description=self.description,
+        )
         small = [self.rows(y, y + 1)[0, :: self.step] for y in range(0, self.shape[0], self.step)]
         self.files["picture.raw"].seek(0)
         pixels = np.frombuffer(self.files["picture.raw"].read(), np.uint8).reshape(self.small)
@@ -142,8 +162,14 @@ class Job:
         Image.fromarray(look).save(self.folder / overview.name)
         (self.folder / overview.name).replace(overview)
         (self.folder / target.name).replace(target)
+        self.remove()
+
+    def remove(self) -> None:
+        """All that is left of it, the note first, which would be believed without the rest."""
         self.close()
-        shutil.rmtree(self.folder)
+        (self.folder / "job.json").unlink(missing_ok=True)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
 
     def close(self) -> None:
         while self.files:

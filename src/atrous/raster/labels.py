@@ -26,11 +26,12 @@ def write_label_tiff(
     labels: Labels,
     extratags: list[tuple[int, int, int, Any, bool]] | None = None,
     classic: int = CLASSIC,
+    description: str = "",
 ) -> None:
     """Write labels (H, W) of `shape` as deflated tiles: up to 255 classes with their colours, beyond as 16-bit grey.
 
     rows(top, bottom): those label rows, uint8 or uint16. `labels.ignore_index` is declared as GDAL_NODATA. Beyond
-    `classic` bytes before compression it is a BigTIFF.
+    `classic` bytes before compression it is a BigTIFF. description: its tag ImageDescription.
     """
     tifffile = needed("tifffile", "TIFF")
     height, width = shape
@@ -62,9 +63,20 @@ def write_label_tiff(
             maxworkers=1,
             software=f"atrous {__version__}",
             metadata=None,
+            description=description,
             extratags=[*(extratags or []), (NODATA, 2, 0, str(nodata), True)],
             **colours,
         )
+
+
+def description_of(path: Path) -> str | None:
+    """The tag ImageDescription of a TIFF; None where it is none, or not there."""
+    tifffile = needed("tifffile", "TIFF")
+    try:
+        with tifffile.TiffFile(path) as file:
+            return str(file.pages.first.description)
+    except (OSError, tifffile.TiffFileError):
+        return None
 
 
 def label_dtype(labels: Labels) -> np.dtype[Any]:
