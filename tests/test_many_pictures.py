@@ -28,7 +28,9 @@ from atrous.errors import InputError
 from atrous.finding import find_pictures, part_of
 from atrous.predict import Predictor
 from atrous.record import Record
+from atrous.results import Outputs, refuse_clashes
 from atrous.stream import ahead, buckets
+from atrous.visualize import Style
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["atrous.train"])
@@ -91,7 +93,6 @@ def test_globs_and_lists(tmp_path: Path) -> None:
         (["notes.md"], ["."], "no pictures in this folder"),
         (["list.txt"], ["list.txt"], "no picture is named in this list"),
         (["x/a.jpg", "y/a.jpg"], ["x/a.jpg", "y/a.jpg"], r"both would be written as a_jpg\.png"),
-        (["a.jpg", "a_overlay.jpg"], ["."], r"both would be written as a_overlay\.png"),
         (["a.jpg", "a.png", "a_jpg.png"], ["."], r"both would be written as a_jpg\.png"),
     ],
 )
@@ -105,6 +106,42 @@ def test_what_cannot_be_found_or_clashes(
     with pytest.raises(InputError, match=message) as error:
         find_pictures(given)
     assert "\n" not in str(error.value)
+
+
+def test_two_pictures_that_would_be_written_to_one_file() -> None:
+    """Whichever of them are large; names alone that look like a result's are none."""
+    pictures = {name: Path(f"{name}.jpg") for name in ("x/a", "x/a_overlay", "x/a_overview", "x/a_mask")}
+    pictures |= {"x/a_probabilities": Path("x/a_probabilities.jpg"), "a_overview": Path("a_overview.jpg")}
+
+    def clashing(outputs: Outputs, *large: str) -> set[str]:
+        """Each pair is asked for alone."""
+        found = set()
+        for one, other in itertools.combinations(pictures, 2):
+            two = {name: pictures[name] for name in (one, other)}
+            try:
+                refuse_clashes(two, outputs, lambda path: path.stem in large)
+            except InputError as error:
+                assert str(error).startswith(f"{two[one]} and {two[other]}: both would be written as ")
+                found.add(str(error).split(" as ")[1].split(";")[0])
+        return found
+
+    plain, masks = Outputs(probabilities=True), Outputs(style=Style("mask"))
+    assert clashing(plain) == {"x/a_overlay.png"}
+    assert clashing(masks) == {"x/a_mask.png"}
+    assert clashing(plain, "a") == {"x/a_overview.png"}
+    assert clashing(masks, "a", "a_overview", "a_mask") == set()
+
+
+def test_a_large_picture_and_one_called_as_its_overview(
+    scene_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    """Before any work, and with --overwrite too."""
+    monkeypatch.setattr("atrous.large.LARGE", 100)
+    monkeypatch.setattr("atrous.large.SMALL_FILE", 1000)
+    photos = [draw(tmp_path / "x.png"), draw(tmp_path / "x_overview.png", (3, 4))]
+    words = ["predict", str(scene_checkpoint), str(tmp_path), "--out", str(tmp_path / "out"), "--overwrite"]
+    assert f"{photos[0]} and {photos[1]}: both would be written as x_overview.png" in refused(words)
+    assert not (tmp_path / "out").exists()
 
 
 def test_parts_hold_each_picture_exactly_once() -> None:

@@ -14,22 +14,15 @@ from atrous.errors import InputError
 LISTS = (".txt", ".lst")
 
 
-def result_endings(view: str = "overlay") -> tuple[str, str, str]:
-    """What is written for a picture NAME begins with NAME and one of these; `view`: of `visualize.Style`."""
-    return "", f"_{view}", "_probabilities"
-
-
-def find_pictures(
-    paths: Sequence[str | Path], leave_out: Path | None = None, view: str = "overlay"
-) -> dict[str, Path]:
+def find_pictures(paths: Sequence[str | Path], leave_out: Path | None = None) -> dict[str, Path]:
     """Name -> file, in a fixed order, for pictures, folders (all that is below), globs, and lists of files (.txt).
 
     A name is the picture's place below the folder that was given, the fixed part of the glob, or the common folder of
     a list, without ending; so the results form the same tree. Where two names clash the ending joins them: a.jpg and
     a.png become a_jpg and a_png. leave_out: a folder whose pictures are not looked for: that of the results.
-    view: the one that will be drawn. Hidden files and folders (.name) are only taken where they are given themselves.
+    Hidden files and folders (.name) are only taken where they are given themselves.
 
-    Raises InputError where there is no such picture, and where two would be written under one name.
+    Raises InputError where there is no such picture, and where two would have one name.
     """
     files: dict[Path, Path] = {}  # file -> its place, in the order found
     for path in map(Path, paths):
@@ -45,12 +38,6 @@ def find_pictures(
                 f"{named[name]} and {file}: both would be written as {name}.png; predict them apart"
             )
         named[name] = file
-    for name, file in named.items():
-        for ending in result_endings(view)[1:]:
-            if name.endswith(ending) and (other := named.get(name.removesuffix(ending))):
-                raise InputError(
-                    f"{other} and {file}: both would be written as {name}.png; predict them apart"
-                )
     return named
 
 

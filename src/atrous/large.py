@@ -27,7 +27,7 @@ from atrous.predict import Predictor
 from atrous.raster import Raster, open_raster, picture_size
 from atrous.raster.base import needed
 from atrous.record import Record, identity
-from atrous.results import OUTPUTS, Outputs
+from atrous.results import OUTPUTS, Outputs, large_files
 from atrous.segment_files import Outcome
 from atrous.tiling import Axis, parts, slide_in_blocks
 from atrous.upsampling import highest
@@ -100,7 +100,7 @@ def segment_large(
     """
     needed("tifffile", "TIFF")
     protocol = window_protocol(predictor)
-    target, overview = folder / f"{name}.tif", folder / f"{name}_overview.png"
+    target, overview = large_files(folder, name)
     job_folder = target.with_name(f".{target.name}.partial")
     raster = open_raster(picture, upright)
     assert protocol.size is not None

@@ -15,7 +15,6 @@ from PIL import Image
 
 from atrous.data.labels import Labels
 from atrous.errors import InputError
-from atrous.finding import result_endings
 from atrous.pre_annotations import PolygonOptions, annotate, part_file, picture_name
 from atrous.predict import Segmentation
 from atrous.visualize import STYLE, Style, draw
@@ -64,13 +63,37 @@ def write_segmentation(
 
 def result_files(folder: Path, name: str, outputs: Outputs) -> list[Path]:
     """The files that belong to a picture."""
-    indices, drawn, scores = result_endings(outputs.style.view)
-    endings = (f"{indices}.png", f"{drawn}.png", *((f"{scores}.npy",) if outputs.probabilities else ()))
+    endings = (
+        ".png",
+        f"_{outputs.style.view}.png",
+        *(("_probabilities.npy",) if outputs.probabilities else ()),
+    )
     polygons = outputs.polygons
     return [
         *(folder / f"{name}{ending}" for ending in endings),
         *([part_file(folder, name, polygons)] if polygons else []),
     ]
+
+
+def large_files(folder: Path, name: str) -> list[Path]:
+    """Those of a picture that is predicted by windows: the label map and a small look at it."""
+    return [folder / f"{name}.tif", folder / f"{name}_overview.png"]
+
+
+def refuse_clashes(pictures: dict[str, Path], outputs: Outputs, large: Callable[[Path], bool]) -> None:
+    """InputError where two pictures (name -> file) would be written to one file; `large`: those that go by windows."""
+
+    def files(name: str) -> set[Path]:
+        found = large_files if large(pictures[name]) else partial(result_files, outputs=outputs)
+        return set(found(Path(), name))
+
+    for name, picture in pictures.items():
+        for ending in (f"_{outputs.style.view}", "_overview"):
+            other = name.removesuffix(ending)
+            if other != name and other in pictures and (shared := files(other) & files(name)):
+                raise InputError(
+                    f"{pictures[other]} and {picture}: both would be written as {shared.pop()}; predict them apart"
+                )
 
 
 def refuse_existing(folder: Path, name: str, outputs: Outputs, whose: str = "") -> None:

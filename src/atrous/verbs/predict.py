@@ -100,7 +100,7 @@ def predict_pictures(given: Namespace) -> None:
     from atrous.large import is_large, segment_large_files
     from atrous.pre_annotations import COCO_FILE, PolygonOptions, join_parts, refuse_joined
     from atrous.record import Record
-    from atrous.results import Outputs
+    from atrous.results import Outputs, refuse_clashes
     from atrous.segment_files import segment_files
 
     if given.batch_size < 1:
@@ -115,14 +115,19 @@ def predict_pictures(given: Namespace) -> None:
     style = make_style(given)
     outputs = Outputs(given.probabilities, polygons, style)
     which, of = shard(given.shard)
-    found = find_pictures(given.pictures, leave_out=folder, view=style.view)
+    found = find_pictures(given.pictures, leave_out=folder)
+
+    def by_windows(path: Path) -> bool:
+        return given.large or is_large(path)
+
+    refuse_clashes(found, outputs, by_windows)
     pictures = part_of(found, which, of)
     if given.polygons == "coco" and not (given.overwrite or given.resume):
         refuse_joined(folder)
     terminal.check_writable(folder)
     rank, count = processes.rank(), processes.count()
     mine = part_of(pictures, rank, count)
-    large = {name: path for name, path in mine.items() if given.large or is_large(path)}
+    large = {name: path for name, path in mine.items() if by_windows(path)}
     predictor = make_predictor(given, None if large else len(found))
     settings = {
         "checkpoint": {"file": str(given.checkpoint), "sha256": digest(locate(given.checkpoint))},
