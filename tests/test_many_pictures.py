@@ -85,6 +85,17 @@ def test_globs_and_lists(tmp_path: Path) -> None:
     }
 
 
+def test_a_file_counts_once_and_folders_may_have_brackets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a[1]").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "a[1]" / "x.png")
+    for pattern in (Path("a[1]"), tmp_path / "a[1]"):
+        assert find_pictures([pattern / "*.png"]) == {"x": pattern / "x.png"}
+    assert find_pictures([Path("a[1]/x.png"), tmp_path / "a[1]" / "x.png"]) == {"x": Path("a[1]/x.png")}
+
+
 @pytest.mark.parametrize(
     ("names", "given", "message"),
     [

@@ -24,10 +24,13 @@ def find_pictures(paths: Sequence[str | Path], leave_out: Path | None = None) ->
 
     Raises InputError where there is no such picture, and where two would have one name.
     """
-    files: dict[Path, Path] = {}  # file -> its place, in the order found
+    places: dict[
+        str, tuple[Path, Path]
+    ] = {}  # of each file once, however it is written: itself, and its place
     for path in map(Path, paths):
         for root, file in _pictures_of(path, leave_out):
-            files.setdefault(file, file.relative_to(root))
+            places.setdefault(os.path.abspath(file), (file, file.relative_to(root)))  # noqa: PTH100
+    files = dict(places.values())
     plain = Counter(place.with_suffix("") for place in files.values())
     named: dict[str, Path] = {}
     for file, place in files.items():
@@ -71,7 +74,8 @@ def _below(folder: Path, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
 
 
 def _matching(pattern: Path, leave_out: Path | None) -> Iterator[tuple[Path, Path]]:
-    first = next(i for i, part in enumerate(pattern.parts) if any(sign in part for sign in "*?["))
+    above = [Path(*pattern.parts[: i + 1]) for i in range(len(pattern.parts))]
+    first = next(i for i, path in enumerate(above) if not path.exists())  # a folder may be called a[1]
     fixed = Path(*pattern.parts[:first])
     found = [
         path
