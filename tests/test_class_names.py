@@ -14,7 +14,8 @@ import atrous
 from atrous.checkpoint import Metadata
 from atrous.cli import main
 from atrous.data import Labels
-from atrous.data.labels import first_difference
+from atrous.data.labels import check_classes, first_difference
+from atrous.errors import InputError
 from atrous.importers.initialise import initialise
 from atrous.models import create_model
 
@@ -76,6 +77,25 @@ def test_another_spelling_is_measured(file: Path, folder: Path) -> None:
     (folder / "classes.txt").write_text("Background\nCAT\ntv_monitor\n")
     main(["evaluate", str(file), str(folder)])
     assert (file.parent / "three_val.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("others", "fits"),
+    [
+        (("background", "cat", "dog", "tv"), True),
+        (("background", "kitty", "dog", "telly"), False),  # most are others
+        (("background", "tvmonitor", "dog", "cat"), False),
+        (("background", "tvmonitor", "dog", "screen"), False),  # one has moved
+        (("sky", "cat", "dog", "tvmonitor"), True),
+    ],
+)
+def test_other_words_for_a_few_classes_are_measured(others: tuple[str, ...], fits: bool) -> None:
+    ours = Labels.named(("background", "cat", "dog", "tvmonitor"))
+    if fits:
+        check_classes(ours, Labels.named(others))
+    else:
+        with pytest.raises(InputError, match="in the model and"):
+            check_classes(ours, Labels.named(others))
 
 
 def test_a_new_classifier_where_the_names_are_others(file: Path) -> None:

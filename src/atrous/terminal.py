@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -36,8 +35,9 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def say(message: Any) -> None:
-    """Print a line, or a table; a line is not broken, so that paths and commands can be copied."""
-    console.print(message, soft_wrap=not isinstance(message, Table))
+    """Print a line as it is, or a table; a line is not broken, so that paths and commands can be copied."""
+    markup = not isinstance(message, str)  # a file may be called [red].png
+    console.print(message, soft_wrap=not isinstance(message, Table), markup=markup)
 
 
 def check_writable(folder: str | Path | None) -> None:
@@ -66,7 +66,7 @@ class Bar:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
             disable=not self.moving,
@@ -128,7 +128,7 @@ class TrainingDisplay(Bar):
         )
         id_maps = dict.fromkeys(data.describe() for data in (run.train_data, run.val_data))
         for id_map in id_maps:  # one, unless the two parts are numbered differently
-            say(escape(id_map))
+            say(id_map)
         if run.taken:
             say(str(run.taken))
         say(

@@ -55,25 +55,43 @@ def first_difference(names: Sequence[str], others: Sequence[str]) -> int | None:
     Case, spaces and punctuation are spelling: "tv/monitor" is "TVmonitor". A name that is only a number, as class_3, is
     that of any class.
     """
-    pairs = ([_letters(name) for name in pair] for pair in zip(names, others, strict=True))
-    return next(
-        (i for i, (a, b) in enumerate(pairs) if a != b and not (_is_number(a) or _is_number(b))), None
-    )
+    return next((i for i, (a, b) in enumerate(_spelled_alike(names, others)) if a != b), None)
 
 
 def check_classes(model: Labels, data: Labels) -> None:
-    """InputError where the classes of a model are others than those of the data, or in another order."""
+    """InputError where the classes of a model are not those of the data: another number, another order, other things.
+
+    A few names that stand nowhere on the other side, as airplane for aeroplane, are taken for other words.
+    """
     ours, names = model.names, data.names
     if len(names) != len(ours):
         raise InputError(
             f"the model knows {len(ours)} classes ({', '.join(ours[:4])}...), "
             f"the data {len(names)} ({', '.join(names[:4])}...): they must be the same"
         )
-    if (index := first_difference(ours, names)) is not None:
+    index = first_difference(ours, names)
+    if index is not None and not _are_other_words(ours, names):
         raise InputError(
             f"class {index} is {ours[index]!r} in the model and {names[index]!r} in the data: the classes must be the "
             "same in the same order; a folder's are those of its classes.txt, or of --data_options.classes"
         )
+
+
+def _are_other_words(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether at least half of the classes, background aside, are the same and no other has moved."""
+    pairs = _spelled_alike(names, others)
+    differ = [(a, b) for a, b in pairs if a != b]
+    same = len(pairs) - len(differ) - (pairs[0] == ("background", "background"))
+    here, there = zip(*pairs, strict=True)
+    return same >= len(differ) and not any(a in there or b in here for a, b in differ)
+
+
+def _spelled_alike(names: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """The two names of each class by their letters; where one is only a number, the other's twice."""
+    pairs = []
+    for a, b in ((_letters(a), _letters(b)) for a, b in zip(names, others, strict=True)):
+        pairs.append((b, b) if _is_number(a) else (a, a) if _is_number(b) else (a, b))
+    return pairs
 
 
 def _letters(name: str) -> str:

@@ -60,7 +60,6 @@ def run(given: Namespace) -> None:
 def run_convert(given: Namespace) -> None:
     if given.out is None:
         raise InputError("where to? atrous data convert SOURCE OUT")
-    from rich.markup import escape
 
     from atrous import terminal
     from atrous.data.convert import convert
@@ -76,10 +75,10 @@ def run_convert(given: Namespace) -> None:
         )
     ids = {name: f" (id {number})" for name, number in done.ids.items()}
     classes = ", ".join(f"{number} {name}{ids.get(name, '')}" for name, number in done.classes.items())
-    terminal.say(f"{done.tool}: {done.pictures} pictures with masks in {escape(given.out)}")
-    terminal.say(escape(f"classes: {classes}; ignored: {', '.join([*done.ignored, str(done.void)])}"))
+    terminal.say(f"{done.tool}: {done.pictures} pictures with masks in {given.out}")
+    terminal.say(f"classes: {classes}; ignored: {', '.join([*done.ignored, str(done.void)])}")
     for kind, count in done.left_out.items():
         terminal.say(f"left out, as they have no area: {count} {kind}")
     for line in done.problems:
-        terminal.say(escape(f"left out: {line}"))
-    terminal.say(f"next: atrous data check {escape(given.out)}")
+        terminal.say(f"left out: {line}")
+    terminal.say(f"next: atrous data check {given.out}")
