@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections import defaultdict
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,22 @@ FORMS: dict[str, Callable[[], Any]] = {
         "state_dict_ema": {n: v + 9 for n, v in WEIGHTS.items()},
     },
     "average alone": lambda: {"model_ema": named("module.") | {"n_averaged": torch.tensor(3)}},
+    "DeepSpeed": lambda: {"module": WEIGHTS, "global_steps": 3},
+    "Lightning with an average": lambda: {
+        "state_dict": named("model.") | named("ema.module.") | {"ema.updates": torch.tensor(3)}
+    },
+    "a generator's state": lambda: {"state_dict": WEIGHTS, "rng": np.random.get_state()},  # noqa: NPY002
+    "numbers of every kind": lambda: {
+        "state_dict": WEIGHTS,
+        "numbers": [np.zeros(2, code) for code in "?bBhHiIlLqQefdgFDG"] + [np.uint16(3), np.bool_(True)],
+    },
+    "paths, dates and dictionaries": lambda: {
+        "state_dict": WEIGHTS,
+        "args": argparse.Namespace(out=Path("/a/b")),
+        "when": [datetime.now(UTC), timedelta(3)],
+        "log": defaultdict(list, loss=[1.0]),
+        "count": defaultdict(int, a=3),
+    },
     "parameters": lambda: WEIGHTS | {"a.weight": nn.Parameter(WEIGHTS["a.weight"])},
 }
 
@@ -46,7 +65,8 @@ FORMS: dict[str, Callable[[], Any]] = {
 def test_the_weights_are_found(form: str, legacy: bool, tmp_path: Path) -> None:
     torch.save(FORMS[form](), tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
     found = read(tmp_path / "w.pth").tensors
-    assert found.keys() - WEIGHTS.keys() <= {"criterion.weight", "n_averaged"}
+    others = {"criterion.weight", "n_averaged", "ema.updates", *named("ema.module.")}
+    assert found.keys() - WEIGHTS.keys() <= others
     assert all(torch.equal(found[name], value) for name, value in WEIGHTS.items())
 
 
@@ -62,3 +82,55 @@ def test_a_pickled_network_is_refused(tmp_path: Path) -> None:
 def test_a_source_that_it_is_not_of_is_a_clear_error(source: str) -> None:
     with pytest.raises(InputError):
         import_checkpoint(WEIGHTS, source=source)
+
+
+@pytest.mark.parametrize(
+    ("save", "message"),
+    [
+        (lambda path: torch.save(WEIGHTS, path, pickle_protocol=4), "refused: a pickle of protocol 4 or 5"),
+        (lambda path: torch.save({"a": np.array(["x"])}, path), r"wants to run numpy\.dtypes\.StrDType;"),
+        (lambda path: torch.save({"a": eval}, path), "wants to run eval;"),
+        (
+            lambda path: torch.save({"teacher": WEIGHTS, "epoch": 3}, path),
+            r"one of teacher \(dict\), epoch \(int\)",
+        ),
+        (lambda path: torch.save({"a.weight": np.zeros(2)}, path), r"one of a\.weight \(ndarray\)"),
+        (lambda path: torch.save([torch.zeros(2)], path), "holds no dictionary of weights but a list"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    save: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
+    save(tmp_path / "w.pth")
+    with pytest.raises(InputError, match=message) as refused:
+        read(tmp_path / "w.pth")
+    assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)
+
+
+NO_FLOATS: dict[str, Callable[[Tensor], Tensor]] = {
+    "of torch.int8": lambda w: w.to(torch.int8),
+    "of torch.bool": lambda w: w.bool(),
+    "of torch.complex64": lambda w: w.to(torch.complex64),
+    "of torch.float8_e4m3fn": lambda w: w.to(torch.float8_e4m3fn),
+    "quantised (torch.qint8)": lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+    "sparse (torch.sparse_coo)": lambda w: w.to_sparse(),
+    "a meta tensor, without values": lambda w: w.to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")  # torch's, of its own quantised tensors
+@pytest.mark.parametrize("kind", NO_FLOATS)
+def test_a_weight_that_is_no_array_of_floats_is_refused(kind: str, tmp_path: Path) -> None:
+    weights = WEIGHTS | {"a.bias": NO_FLOATS[kind](WEIGHTS["a.bias"])}
+    message = re.escape(f"a.bias is {kind};")
+    with pytest.raises(InputError, match=message):
+        import_checkpoint(weights)
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=message):
+        read(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_other_lengths_are_weights(kind: torch.dtype, tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.ones(2, dtype=kind), "a.index": torch.arange(3)}, tmp_path / "w.pth")
+    assert read(tmp_path / "w.pth").tensors["a.weight"].dtype == kind

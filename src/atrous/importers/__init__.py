@@ -33,7 +33,7 @@ from atrous.importers import (
     xception,
 )
 from atrous.importers.convert import Converted, Report, Source, build, two_classes
-from atrous.importers.files import Content, read, without_parallel
+from atrous.importers.files import Content, checked, read, unwrapped
 from atrous.models import Model
 
 __all__ = ["SOURCES", "Report", "import_checkpoint"]
@@ -70,7 +70,7 @@ def import_checkpoint(
     """Build the model that another project's checkpoint belongs to, with its weights.
 
     Args:
-        path_or_state_dict: a file or folder, or weights by their names.
+        path_or_state_dict: a file or folder, or weights by their names, also as a training script wraps them.
         source: a name of `SOURCES`. None: recognised by its content.
         num_classes: C. Another number than the file's gives the last layers new, random weights.
         allow_missing: "head" accepts a file that has the backbone alone.
@@ -83,7 +83,7 @@ def import_checkpoint(
     weights are missing or have another shape.
     """
     if isinstance(path_or_state_dict, Mapping):
-        content = Content("weights", "torch", without_parallel(dict(path_or_state_dict)))
+        content = checked(unwrapped("weights", path_or_state_dict))
     else:
         content = read(path_or_state_dict)
     name = recognise(content) if source is None else choose("source", source, SOURCES)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import pickletools
 import re
 import warnings
 from collections.abc import Mapping
@@ -35,11 +36,16 @@ from atrous.importers.tensorflow_files import checkpoint_index, read_checkpoint,
 # where training scripts put the weights; where there are two, a moving average (EMA) comes last
 WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params",
-    "state_dict_ema", "ema_state_dict", "model_ema", "ema",
+    "module", "state_dict_ema", "ema_state_dict", "model_ema", "ema",
 )  # fmt: skip
 BESIDE = {"config.json": "config", "preprocessor_config.json": "preprocessor"}  # in a folder -> in extras
 # before the names: torch's DataParallel, torch.compile, and the attribute that a LightningModule gave its network
 AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.")
+AVERAGE = ("ema", "model_ema", "avg", "averaged")  # what names of a moving average beside them begin with
+PROTOCOL_4 = frozenset(op.code.encode("latin1") for op in pickletools.opcodes if op.proto >= 4)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# how the names of weights end, in all projects; other tensors, such as counts and indices, may be of any kind
+WEIGHT = re.compile(r"(weights?|bias(es)?|mean|var(iance)?|gamma|beta)$")
 
 
 class _LeftOut:
@@ -50,10 +56,16 @@ class _LeftOut:
 
 
 def _leave_out(*_: object) -> None:
-    """Stands for a function that such a log names; it does nothing."""
+    """Stands for a function or class that such a log names; it does nothing."""
+
+
+def _dictionary(*_: object) -> dict[Any, Any]:
+    """Stands for collections.defaultdict, without what it would fill gaps with."""
+    return {}
 
 
 # Plain data that training scripts save beside the weights; building one runs no code of the file's choice.
+BUILTINS = ("builtins", "__builtin__")  # Python 3, Python 2
 _SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
 HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -61,10 +73,17 @@ HARMLESS: list[Any] = [
     np.ndarray,
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1, numpy 2
     *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64, np.int32, np.uint8, np.bool_)),
+    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
     # what mmengine's training log is made of: the name of its class, and getattr for its methods; neither is run
     (_LeftOut, "mmengine.logging.history_buffer.HistoryBuffer"),
-    *((_leave_out, f"{builtins}.getattr") for builtins in ("builtins", "__builtin__")),
+    *((_leave_out, f"{b}.{name}") for b in BUILTINS for name in ("getattr", "list", "dict", "int", "float")),
+    (_dictionary, "collections.defaultdict"),
+    *(
+        (_leave_out, f"pathlib.{pure}{system}Path")
+        for pure in ("", "Pure")
+        for system in ("Posix", "Windows")
+    ),
+    *((_leave_out, f"datetime.{name}") for name in ("datetime", "date", "time", "timedelta", "timezone")),
 ]
 
 
@@ -95,7 +114,7 @@ def read(path: str | Path) -> Content:
         return _read_folder(path)
     index = checkpoint_index(path)
     if index is not None:
-        return Content(str(path), "tensorflow", read_checkpoint(index))
+        return checked(Content(str(path), "tensorflow", read_checkpoint(index)))
     try:
         with path.open("rb") as file:
             begin = file.read(16)
@@ -107,7 +126,7 @@ def read(path: str | Path) -> Content:
         if fits(begin, path):
             content = reader(path)
             content.kind = kind
-            return content
+            return checked(content)
     raise InputError(f"{path}: no file of weights that is known here ({', '.join(READERS)})")
 
 
@@ -118,15 +137,29 @@ def read_torch(path: Path) -> Content:
             warnings.simplefilter("ignore")  # of a strange protocol
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if asked:
-            reason = (
-                f"its pickle wants to run {asked[1]}; only tensors and plain data are read, nothing was run"
-            )
-            raise InputError(f"{path}: refused: {reason}") from None
-        raise InputError(f"{path}: not a readable file of torch.save ({_first_line(error)})") from None
+        raise InputError(f"{path}: {_refusal(str(error))}") from None
     except Exception as error:  # a damaged pickle can end in any of them
         raise InputError(f"{path}: not a readable file of torch.save ({_first_line(error)})") from None
+    return unwrapped(str(path), found)
+
+
+def _refusal(said: str) -> str:
+    """What torch's unpickler says, without its advice to run the file nevertheless."""
+    reason = said.split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
+    asked = re.search(r"GLOBAL ([\w.]+)", said) or re.search(r"(?:got|function) <\w+ '?([\w.]+)", reason)
+    if asked:
+        return f"refused: its pickle wants to run {asked[1]}; only tensors and plain data are read, nothing was run"
+    operand = re.match(r"Unsupported operand (\d+)", reason)
+    if operand and chr(int(operand[1])).encode("latin1") in PROTOCOL_4:
+        return (
+            "refused: a pickle of protocol 4 or 5, which cannot be read without running it; "
+            "write it again with torch.save(weights, path), which takes protocol 2"
+        )
+    return f"not a readable file of torch.save ({reason})"
+
+
+def unwrapped(path: str, found: object) -> Content:
+    """The weights in what torch.load gave: a state dict, or one in a training script's dictionary."""
     extras: dict[str, Any] = {}
     while isinstance(found, Mapping):
         inner = next((w for w in WRAPPERS if isinstance(found.get(w), Mapping)), None)
@@ -134,11 +167,37 @@ def read_torch(path: Path) -> Content:
             break
         extras |= {str(key): value for key, value in found.items() if key != inner}
         found = found[inner]
-    if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, Mapping):
         raise InputError(f"{path}: holds no dictionary of weights but a {type(found).__name__}")
     tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    if not tensors:
+        some = [f"{str(key)[:60]} ({type(value).__name__})" for key, value in list(found.items())[:6]]
+        more = ", ..." if len(found) > len(some) else ""
+        raise InputError(
+            f"{path}: holds no dictionary of weights but one of {', '.join(some) or 'nothing'}{more}"
+        )
     extras |= {str(key): value for key, value in found.items() if not isinstance(value, Tensor)}
-    return Content(str(path), "torch", without_parallel(tensors), extras)
+    return Content(path, "torch", without_parallel(tensors), extras)
+
+
+def checked(content: Content) -> Content:
+    """InputError for a weight that is no plain array of floating-point numbers."""
+    for name, tensor in content.tensors.items():
+        kind = _not_floats(tensor)
+        if kind and WEIGHT.search(name):
+            raise content.error(f"{name} is {kind}; weights are arrays of floats of 16, 32 or 64 bits")
+    return content
+
+
+def _not_floats(tensor: Tensor) -> str | None:
+    """What kind of tensor it is, where it cannot be a weight."""
+    if tensor.is_meta:
+        return "a meta tensor, without values"
+    if tensor.is_quantized:
+        return f"quantised ({tensor.dtype})"
+    if tensor.layout != torch.strided:
+        return f"sparse ({tensor.layout})"
+    return None if tensor.dtype in FLOATS else f"of {tensor.dtype}"
 
 
 def read_safetensors(path: Path) -> Content:
@@ -153,9 +212,10 @@ def read_safetensors(path: Path) -> Content:
 
 
 def without_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what a wrapper put before most of them; the few others, such as a loss's, keep theirs."""
+    """Names without what a wrapper put before most of them; the others, as a loss's or an average's, keep theirs."""
     for _ in AROUND:
-        prefix = next((p for p in AROUND if 2 * sum(n.startswith(p) for n in tensors) > len(tensors)), None)
+        names = [name for name in tensors if not name.startswith(AVERAGE)]
+        prefix = next((p for p in AROUND if 2 * sum(n.startswith(p) for n in names) > len(names)), None)
         if prefix is None:
             break
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
