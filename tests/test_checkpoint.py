@@ -70,6 +70,17 @@ def test_half_precision_and_who_may_read(tmp_path: Path) -> None:
         assert torch.equal(value, expected.half().float() if value.is_floating_point() else expected)
 
 
+def test_the_learned_weights_of_a_crf_come_back(tmp_path: Path) -> None:
+    model: Any = atrous.create_model(
+        "deeplab_v1", "resnet18", num_classes=3, crf={"pos_w": 2.5, "num_classes": 3}
+    )
+    model.crf.layer.bi_w.data.fill_(1.25)
+    save(model, tmp_path / "m.safetensors")
+    again: Any = load(tmp_path / "m.safetensors")
+    assert [again.crf.layer.pos_w.item(), again.crf.layer.bi_w.item()] == [2.5, 1.25]
+    assert torch.equal(again.crf.layer.compatibility, 1 - torch.eye(3))
+
+
 @pytest.mark.parametrize("part", ["whole", "backbone"])
 def test_a_compiled_model_is_saved_as_the_model_inside(part: str, tmp_path: Path) -> None:
     model: Any = small_model().eval()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import atrous
+from atrous.cli import main
 from atrous.data import SCENES
 from atrous.errors import InputError
 from atrous.finding import find_pictures
@@ -108,6 +109,24 @@ def test_what_is_no_picture(model: torch.nn.Module) -> None:
     for bad in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))):
         with pytest.raises(InputError, match=r"\(H, W, 3\) uint8"):
             Predictor(model).predict(bad)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_model_of_other_than_three_channels(
+    channels: int, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = atrous.create_model("deeplab_v3plus", "resnet18", num_classes=3, in_channels=channels)
+    with pytest.raises(
+        InputError, match=f"takes {channels} channels, and pictures are read as RGB, which has 3"
+    ):
+        Predictor(model)
+    path = tmp_path / "m.safetensors"
+    atrous.save(model, path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", str(path), str(photo), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert f"takes {channels} channels" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_unknown_device() -> None:

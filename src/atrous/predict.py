@@ -44,7 +44,8 @@ class Segmentation:
 class Predictor:
     """Segments pictures with a model or checkpoint file. What is not given is taken from the checkpoint.
 
-    model: of `create_model` or `load`, or a file; without one, the model that the package brings.
+    model: of `create_model` or `load`, or a file; without one, the model that the package brings. One with other than
+    three channels is an InputError: call it itself.
     protocol: how a paper evaluates, a name of `atrous.protocols.PRESETS`; the settings given beside it win over it.
     mode, size, longer_side, scales, flip, overlap, average, output_stride: see `atrous.config.Protocol`.
     crf: its parameters; True takes the checkpoint's, or its own where it has none; False is no CRF.
@@ -76,6 +77,12 @@ class Predictor:
         source = checkpoint.locate(model) if isinstance(model, (str, Path)) else None
         if isinstance(model, (str, Path)):
             model = runtimes.load(model)
+        channels = checkpoint.config_of(model).in_channels
+        if channels != 3:
+            raise InputError(
+                f"this model takes {channels} channels, and pictures are read as RGB, which has 3: call the model "
+                f"itself, on tensors (N, {channels}, H, W)"
+            )
         metadata = checkpoint.metadata_of(model)
         given: dict[str, Any] = {
             "mode": mode,

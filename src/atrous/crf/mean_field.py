@@ -49,7 +49,7 @@ class DenseCRF:
             if not 0 < float(std) < float("inf"):
                 raise InputError(f"{name}: wanted a positive number, got {std}")
         for name, weight in (("pos_w", pos_w), ("bi_w", bi_w)):
-            if not 0 <= float(torch.as_tensor(weight).detach()) < float("inf"):
+            if not 0 <= _number(weight) < float("inf"):
                 raise InputError(f"{name}: wanted a number >= 0, got {weight}")
         self.iter_max = iter_max
         self.pos_w, self.pos_xy_std = pos_w, float(pos_xy_std)
@@ -57,7 +57,7 @@ class DenseCRF:
 
     def __repr__(self) -> str:
         names = ("iter_max", "pos_w", "pos_xy_std", "bi_w", "bi_xy_std", "bi_rgb_std")
-        values = (float(torch.as_tensor(getattr(self, name)).detach()) for name in names)
+        values = (_number(getattr(self, name)) for name in names)
         return (
             f"DenseCRF({', '.join(f'{name}={value:g}' for name, value in zip(names, values, strict=True))})"
         )
@@ -107,6 +107,10 @@ class DenseCRF:
         order = tile_order(pixels.shape[0], pixels.shape[1])
         result = MeanField(unary.flatten(1), terms, order).run(self.iter_max, overwrite_unary=own)
         return result.view(unary.shape) if result.is_contiguous() else result.reshape(unary.shape)
+
+
+def _number(value: float | Tensor) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def position_features(
