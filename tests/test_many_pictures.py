@@ -513,6 +513,28 @@ def test_two_processes_add_up_their_scores_exactly(scene_checkpoint: Path, tmp_p
     assert list(one["trimap_miou"]) == ["1", "5"]
 
 
+@pytest.mark.parametrize("limit", [-1, 0])
+def test_evaluate_on_no_picture_is_refused(
+    limit: int, scene_checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    data = atrous.open_dataset("scenes", "val", length=5, size=(48, 64))
+    message = f"limit {limit} must be at least 1"
+    with pytest.raises(InputError, match=message):
+        atrous.evaluate(Predictor(scene_checkpoint), data, limit)
+    scores = tmp_path / "scores.json"
+    words = ["evaluate", str(scene_checkpoint), "scenes", f"--limit={limit}", "--json", str(scores)]
+    assert message in refused(words)
+    assert not scores.exists()
+
+
+def test_a_limit_takes_the_first_pictures_and_none_takes_all(scene_checkpoint: Path) -> None:
+    data = atrous.open_dataset("scenes", "val", length=3, size=(48, 64))
+    predictor = Predictor(scene_checkpoint)
+    truth = sum(np.bincount(data[i].mask.numpy().ravel(), minlength=256)[:9] for i in range(2))
+    np.testing.assert_array_equal(atrous.evaluate(predictor, data, limit=2).confusion.sum(1), truth)
+    assert [atrous.evaluate(predictor, data, limit).pictures for limit in (2, 7, None)] == [2, 3, 3]
+
+
 def test_evaluate_with_batches_counts_the_same_pixels(scene_checkpoint: Path) -> None:
     data = atrous.open_dataset("scenes", "val", length=5, size=(48, 64))
     predictor = Predictor(scene_checkpoint)

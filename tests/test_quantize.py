@@ -146,3 +146,11 @@ def test_what_int8_cannot_be(learned: Path, tmp_path: Path, capsys: pytest.Captu
             main(["export", str(learned), *words, "--int8", "scenes", "--out", str(tmp_path / "m.xml")])
         assert stop.value.code == 2
         assert "--int8 is for --format onnx or openvino" in capsys.readouterr().err
+
+
+def test_int8_on_no_picture_is_refused_before_the_work(learned: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    data = atrous.open_dataset("scenes", "val", length=2, size=(48, 64))
+    with pytest.raises(InputError, match="limit -1 must be at least 1"):
+        quantize(atrous.load(learned), tmp_path / "m.onnx", "onnx", [], data, limit=-1)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())

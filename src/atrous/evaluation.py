@@ -40,7 +40,7 @@ def evaluate(
     add_up: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda counts: counts,
     each: Callable[[Sample, NDArray[np.int64]], None] | None = None,
 ) -> Metrics:
-    """Predict every picture (the first `limit`) and compare with its mask at the mask's own size.
+    """Predict every picture (the first `limit`, at least 1) and compare with its mask at the mask's own size.
 
     `progress(done, of, miou so far)` is called after each picture. InputError where the classes do not match, and for
     a picture that cannot be read; where a list `broken` is given, it goes there instead. shard: (which, of how many):
@@ -53,7 +53,7 @@ def evaluate(
     names = dataset.labels.names
     confusion = ConfusionMatrix(len(names), dataset.labels.ignore_index)
     near = BoundaryScores(len(names), dataset.labels.ignore_index, trimap, boundary_share)
-    total = min(limit or len(dataset), len(dataset))
+    total = among(limit, len(dataset))
 
     def readable() -> Iterator[Sample]:
         for _, loading in ahead(dataset.__getitem__, range(shard[0], total, shard[1]), 1, batch_size + 1):
@@ -78,6 +78,13 @@ def evaluate(
         matrix.counts = add_up(matrix.counts)
     confusion.pictures = int(add_up(np.array([confusion.pictures]))[0])
     return replace(confusion.metrics(names), trimap_miou=near.trimap_miou(), boundary_iou=near.boundary_iou())
+
+
+def among(limit: int | None, count: int) -> int:
+    """How many of `count` pictures are measured. None: all; InputError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit} must be at least 1; without one all pictures are measured")
+    return count if limit is None else min(limit, count)
 
 
 def collapsed(metrics: Metrics) -> str | None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from atrous import checkpoint
 from atrous.data.base import SegmentationDataset
 from atrous.errors import InputError, choose
-from atrous.evaluation import evaluate
+from atrous.evaluation import among, evaluate
 from atrous.kernel_sums import keep_kernel_sums
 from atrous.metrics import Metrics
 from atrous.predict import Predictor
@@ -64,6 +64,7 @@ def quantize(
     choose("format for int8", format, FORMATS)
     suffix, package, write = FORMATS[format]
     need(package)
+    among(limit, len(validation))  # before the minutes of calibration
     show = progress or (lambda *_: None)
     model = at_protocols_stride(model)
     views = views_of(model, calibration, lambda done, of: show("calibration pictures", done, of, ""))

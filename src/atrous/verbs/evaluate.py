@@ -46,7 +46,7 @@ def run(given: Namespace) -> None:
         recipe_of(given.checkpoint), given.data, given.split, given.format, given.data_options
     )
     data = opening.open()
-    predictor = make_predictor(given, min(given.limit or len(data), len(data)))
+    predictor = make_predictor(given, evaluation.among(given.limit, len(data)))
     first = processes.rank() == 0
     if first:
         if opening.note:
