@@ -342,6 +342,23 @@ def test_more_than_255_classes(tmp_path: Path) -> None:
     assert sample.mask.dtype == torch.int32 and sample.mask[0].tolist() == [0, 300, 65535]
 
 
+@pytest.mark.parametrize("classes", [None, ["x", "y", "z"]])
+def test_void_in_16_bits(tmp_path: Path, classes: list[str] | None) -> None:
+    """65535 is void, and 255 with it, whether the classes are named or counted."""
+    make_folder(tmp_path, ["a", "b"])
+    stored = np.array([[0, 1, 2, 65535, 255]], np.uint16).repeat(7, 1).reshape(5, 7)
+    for name in ("a", "b"):
+        Image.fromarray(stored).save(tmp_path / "masks" / f"{name}.png")
+    data = open_dataset(tmp_path, classes=classes)
+    assert len(data.labels) == 3 and data.labels.ignore_index == 255
+    delivered = data.arrays(0)[1]
+    assert delivered.dtype == np.uint8
+    assert np.array_equal(delivered, np.where(stored > 2, 255, stored))
+    # said otherwise, it is otherwise
+    other = open_dataset(tmp_path, classes=["x", "y", "z"], values={65535: 2, 255: 1}).arrays(0)[1]
+    assert other.ravel().tolist() == [0] * 7 + [1] * 7 + [2] * 14 + [1] * 7
+
+
 def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
     for path, what in ((tmp_path / "none", "no such folder"), (tmp_path, "the folder is empty")):
         text = complaint(lambda path=path: open_dataset(path), path)

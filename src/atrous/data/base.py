@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from atrous.data.id_maps import describe_colours, describe_values_map
-from atrous.data.labels import Labels
+from atrous.data.labels import IGNORE_INDEX_16, Labels
 from atrous.data.pictures import has_colours, read_image, read_mask
 from atrous.errors import InputError
 
@@ -90,12 +90,12 @@ class SegmentationDataset(Dataset[Sample]):
         """Mask `index`, (H, W) class numbers after `values`, not yet checked against the classes."""
         path = self.pairs[index].mask
         mask = read_mask(path, self.colours)
-        if not self.values:
-            return mask
-        classes = replace_values(mask, self.values, closed=self.closed)
+        classes = replace_values(mask, self.values, closed=self.closed) if self.values else mask
         if self.closed and classes.min(initial=0) < 0:
             strange = ", ".join(map(str, np.unique(mask[classes < 0])[:5]))
             raise InputError(f"{path}: mask values {strange} do not exist in {self.note}")
+        if classes.max(initial=0) == IGNORE_INDEX_16:
+            classes = np.where(classes == IGNORE_INDEX_16, self.labels.ignore_index, classes)
         return classes
 
     def kinds_of_masks(self) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from atrous.data.annotations import BACKGROUND, BACKGROUND_NAMES, Annotations, P
 from atrous.data.coco import is_coco, read_coco
 from atrous.data.cvat import read_cvat
 from atrous.data.labelme import embedded_picture, is_labelme, read_labelme
-from atrous.data.labels import voc_palette
+from atrous.data.labels import Labels, voc_palette
 from atrous.data.layout import files_below
 from atrous.data.pictures import IMAGE_SUFFIXES, VOID_NAMES, image_size
 from atrous.data.shapes import Region
@@ -72,7 +72,7 @@ def convert(
         more = f" ({len(found.problems)} such problems; --images says where pictures are)"
         raise InputError(first + (more if len(found.problems) > 1 else ""))
     names, numbers, ignored = number_classes(found)
-    void = 255 if len(names) <= 255 else 65535
+    void = Labels.named(names).ignore_index
     targets = {**numbers, **dict.fromkeys(ignored, void)}
     ids = {names[numbers[label]]: number for label, number in found.ids.items() if numbers.get(label)}
     conversion = Conversion(found.tool, 0, {n: i for i, n in enumerate(names)}, ignored, ids, void)

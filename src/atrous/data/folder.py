@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atrous.data.base import Pair, SegmentationDataset, Transform, replace_values
-from atrous.data.labels import IGNORE_INDEX, Labels
+from atrous.data.labels import IGNORE_INDEX, IGNORE_INDEX_16, Labels
 from atrous.data.pictures import read_colour_map, read_lines, read_mask
 from atrous.data.splits import SPLITS, Splits
 from atrous.errors import InputError, choose
@@ -106,7 +106,7 @@ def _scan_labels(root: Path, pairs: Sequence[Pair], values: Mapping[int, int] | 
         except InputError as error:
             return error
         mask = replace_values(mask, values) if values else mask
-        known = mask[mask != IGNORE_INDEX]
+        known = mask[(mask != IGNORE_INDEX) & (mask != IGNORE_INDEX_16)]
         return int(known.max()) if known.size else -1
 
     with ThreadPoolExecutor(max_workers=4) as pool:

@@ -11,6 +11,7 @@ from atrous.errors import InputError
 Colour = tuple[int, int, int]
 
 IGNORE_INDEX = 255  # the papers' "void" label
+IGNORE_INDEX_16 = 65535  # the same in masks of 16 bits
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Labels:
         The label left out is 255, or 65535 where there are more than 255 classes.
         """
         if ignore_index is None:
-            ignore_index = IGNORE_INDEX if len(names) <= IGNORE_INDEX else 65535
+            ignore_index = IGNORE_INDEX if len(names) <= IGNORE_INDEX else IGNORE_INDEX_16
         return cls(tuple(names), voc_palette(len(names)), ignore_index)
 
 
