@@ -383,6 +383,32 @@ def test_unknown_names(tmp_path: Path) -> None:
             open_dataset(tmp_path, **options)
 
 
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("values", [{-1: 0}, {255: -1}, "x", [1], {255: 1.5}, {255: None}, {10**6: 0}, {0: 10**12}]),
+        ("classes", [[1, 2], 5, [], ["a", "a"], {"a": 1}]),
+        ("val_fraction", ["x", 0, 1, None]),
+    ],
+)
+def test_options_that_mean_nothing(tmp_path: Path, option: str, values: list[object]) -> None:
+    make_folder(tmp_path, ["a", "b"])
+    for value in values:
+        assert option in complaint(
+            lambda value=value: open_dataset(tmp_path, **{option: value}), Path(str(value))
+        )
+    root = make_voc(tmp_path / "voc")
+    for value in ([1, 2], "cat", 5):
+        assert "like [cat, dog]" in complaint(
+            lambda value=value: open_dataset(root, classes=value), Path(str(value))
+        )
+
+
+def test_folders_that_are_called_by_a_number(tmp_path: Path) -> None:
+    make_folder(tmp_path, ["a", "b"], "2020", "2021")
+    assert len(open_dataset(tmp_path, images=2020, masks=2021)) == 1
+
+
 def make_voc(root: Path) -> Path:
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atrous.data.base import Pair, SegmentationDataset, Transform, replace_values
-from atrous.data.labels import IGNORE_INDEX, IGNORE_INDEX_16, Labels
+from atrous.data.labels import IGNORE_INDEX, IGNORE_INDEX_16, Labels, class_names
 from atrous.data.pictures import read_colour_map, read_lines, read_mask
 from atrous.data.splits import SPLITS, Splits
 from atrous.errors import InputError, choose
@@ -66,11 +66,14 @@ def open_folder(
     )
 
 
-def _whole_numbers(values: Mapping[Any, Any]) -> dict[int, int]:
+def _whole_numbers(values: Any) -> dict[int, int]:
     try:
-        return {int(old): int(new) for old, new in values.items()}
-    except (TypeError, ValueError):
-        raise InputError(f"values {values}: expected whole numbers, like {{255: 1}}") from None
+        numbers = {int(str(old)): int(str(new)) for old, new in values.items()}
+    except (AttributeError, ValueError):
+        numbers = {-1: -1}
+    if not all(0 <= number <= 65535 for pair in numbers.items() for number in pair):
+        raise InputError(f"values {values}: expected whole numbers from 0 to 65535, like {{255: 1}}")
+    return numbers
 
 
 def label_file(root: Path) -> Path | None:
@@ -85,7 +88,7 @@ def _labels(root: Path, classes: Sequence[str] | str | Path | None) -> tuple[Lab
     if classes is None:
         return None, None
     if not isinstance(classes, (str, Path)):
-        return Labels.named(classes), None
+        return Labels.named(class_names(classes)), None
     path = Path(classes) if Path(classes).is_file() else root / classes
     lines = [line.strip() for line in read_lines(path) if line.strip()]
     if path.suffix == ".txt" and not any(character in line for line in lines for character in ":,"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from atrous.errors import InputError
 
@@ -101,6 +102,14 @@ def _letters(name: str) -> str:
 
 def _is_number(letters: str) -> bool:
     return re.fullmatch(r"(class|label)?\d+", letters) is not None
+
+
+def class_names(given: Any) -> list[str]:
+    """The names of classes that a person gave; InputError where they are no names, each once."""
+    names = given if isinstance(given, (list, tuple)) and all(isinstance(name, str) for name in given) else []
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"classes {given}: expected names, each once, like [cat, dog]")
+    return list(names)
 
 
 def voc_palette(count: int) -> tuple[Colour, ...]:

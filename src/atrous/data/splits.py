@@ -146,8 +146,8 @@ def _first_folder(parent: Path, names: Sequence[str]) -> Path | None:
 def _flat_folders(
     root: Path, images: str | Path | None, masks: str | Path | None
 ) -> tuple[Path, Path] | None:
-    image_folder = _first_folder(root, IMAGE_FOLDERS) if images is None else root / images
-    mask_folder = _first_folder(root, MASK_FOLDERS) if masks is None else root / masks
+    image_folder = _first_folder(root, IMAGE_FOLDERS) if images is None else root / str(images)
+    mask_folder = _first_folder(root, MASK_FOLDERS) if masks is None else root / str(masks)
     for given, folder in ((images, image_folder), (masks, mask_folder)):
         if given is not None and folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
@@ -160,7 +160,7 @@ def _split_folders(
     inside = _first_folder(root, SPLITS[split])
     if inside is not None and (folders := _flat_folders(inside, images, masks)) is not None:
         return folders
-    flat = _flat_folders(root, images, masks) if images is None or (root / images).is_dir() else None
+    flat = _flat_folders(root, images, masks) if images is None or (root / str(images)).is_dir() else None
     if flat is None:
         return None
     image_folder, mask_folder = (_first_folder(folder, SPLITS[split]) for folder in flat)
@@ -195,7 +195,7 @@ def _without_suffix(name: str) -> str:
 
 def seeded_names(names: Sequence[str], fraction: float, seed: int) -> set[str]:
     """A share of the names, at least one and never all, by each name's hash: few change when files come."""
-    if not 0 < fraction < 1:
+    if not (isinstance(fraction, (int, float)) and 0 < fraction < 1):
         raise InputError(f"val_fraction {fraction} must be between 0 and 1")
     count = min(max(1, round(len(names) * fraction)), len(names) - 1)
     ordered = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())

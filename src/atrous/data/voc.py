@@ -13,7 +13,7 @@ from pathlib import Path
 
 from atrous.data.base import Pair, SegmentationDataset, Transform
 from atrous.data.folder import label_file
-from atrous.data.labels import VOC, Labels
+from atrous.data.labels import VOC, Labels, class_names
 from atrous.data.splits import read_list
 from atrous.errors import InputError, choose
 
@@ -89,7 +89,7 @@ def open_voc(
 
 def part_of_voc(classes: Sequence[str]) -> tuple[Labels, dict[int, int]]:
     """The background and some classes in VOC's order and colours, and the new number of each old one."""
-    for name in classes:
+    for name in class_names(classes):
         choose("class of VOC", name, VOC.names)
     kept = [0, *(number for number in range(1, len(VOC)) if VOC.names[number] in classes)]
     labels = Labels(tuple(VOC.names[n] for n in kept), tuple(VOC.palette[n] for n in kept), VOC.ignore_index)
