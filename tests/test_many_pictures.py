@@ -354,6 +354,41 @@ def test_a_checkpoint_that_was_trained_on_is_another(
     assert last["checkpoint"] == {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
+def test_results_among_the_pictures_are_not_predicted(
+    scene_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """--out is the folder of the pictures; they are given as a folder, by a pattern, or as what a shell makes of *."""
+    for number, name in enumerate(("a.jpg", "b.jpg", "sub/a.jpg", "sub/deep/c.jpg")):
+        draw(tmp_path / name, seed=number)
+    monkeypatch.chdir(tmp_path)
+    predict = ["predict", str(scene_checkpoint)]
+    main([*predict, ".", "--out", "."])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    assert len(before) == 8
+    draw(tmp_path / "sub" / "new.png", seed=4)
+    capsys.readouterr()
+    for given, pictures in (([str(tmp_path / "*.*g")], 2), (["a.jpg", "a.png", "a_overlay.png", "b.jpg"], 2)):
+        main([*predict, *given, "--out", ".", "--resume"])
+        assert f"{pictures} of {pictures} pictures -> ., {pictures} of them by an" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+    found = find_pictures(["."], leave_out=Path())
+    assert list(found) == ["a", "b", "sub/a", "sub/new", "sub/deep/c"]
+
+
+def test_results_above_the_pictures(
+    scene_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    """A pattern below the folder of the results is looked for; where only results are found, that is said."""
+    draw(tmp_path / "sub" / "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    main(["predict", str(scene_checkpoint), "sub/*.jpg", "--out", "."])
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a.png", "a_overlay.png"]
+    assert "are results that were written there" in refused(["predict", "a.png", "--out", ".", "--resume"])
+
+
 def test_overwriting_by_other_settings_ends_what_was_done_before(
     scene_checkpoint: Path, photos: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from atrous.data.layout import files_below
 from atrous.data.pictures import IMAGE_SUFFIXES, read_lines
 from atrous.errors import InputError
+from atrous.record import recorded_files
 
 LISTS = (".txt", ".lst")
 
@@ -19,17 +21,21 @@ def find_pictures(paths: Sequence[str | Path], leave_out: Path | None = None) ->
 
     A name is the picture's place below the folder that was given, the fixed part of the glob, or the common folder of
     a list, without ending; so the results form the same tree. Where two names clash the ending joins them: a.jpg and
-    a.png become a_jpg and a_png. leave_out: a folder whose pictures are not looked for: that of the results.
-    Hidden files and folders (.name) are only taken where they are given themselves.
+    a.png become a_jpg and a_png. leave_out: the folder of the results, whose pictures are not looked for; where it
+    is, or holds, the folder of pictures itself, only what its record says are results is left out. Hidden files and
+    folders (.name) are only taken where they are given themselves.
 
     Raises InputError where there is no such picture, and where two would have one name.
     """
-    places: dict[
-        str, tuple[Path, Path]
-    ] = {}  # of each file once, however it is written: itself, and its place
+    results = recorded_files(leave_out) if leave_out else set()
+    places: dict[str, tuple[Path, Path]] = {}  # each file once, however it is written: itself, and its place
     for path in map(Path, paths):
         for root, file in _pictures_of(path, leave_out):
+            if results and _lies_in(root, leave_out) and file.resolve() in results:
+                continue
             places.setdefault(os.path.abspath(file), (file, file.relative_to(root)))  # noqa: PTH100
+    if not places:
+        raise InputError(f"{leave_out}: the only pictures found are results that were written there")
     files = dict(places.values())
     plain = Counter(place.with_suffix("") for place in files.values())
     named: dict[str, Path] = {}
@@ -42,6 +48,11 @@ def find_pictures(paths: Sequence[str | Path], leave_out: Path | None = None) ->
             )
         named[name] = file
     return named
+
+
+@functools.cache
+def _lies_in(folder: Path, other: Path | None) -> bool:
+    return other is not None and folder.resolve().is_relative_to(other.resolve())
 
 
 def part_of(pictures: dict[str, Path], which: int, of: int) -> dict[str, Path]:
@@ -83,7 +94,7 @@ def _matching(pattern: Path, leave_out: Path | None) -> Iterator[tuple[Path, Pat
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") and part not in pattern.parts for part in path.parts)
     ]
-    if leave_out:
+    if leave_out and fixed.resolve() in leave_out.resolve().parents:
         found = [path for path in found if leave_out.resolve() not in path.resolve().parents]
     found.sort()
     if not found:

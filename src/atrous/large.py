@@ -191,7 +191,7 @@ def segment_large_files(
                     settings={"checkpoint": record.settings.get("checkpoint")},
                     style=outputs.style,
                     progress=show,
-                    begin=partial(record.begin, name, identity(path)),
+                    begin=partial(record.begin, name, identity(path), large_files(folder, name)),
                 )
             except InputError as error:
                 record.fail(name, str(error))

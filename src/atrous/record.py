@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +36,9 @@ class Written(NamedTuple):
 class Record:
     """When and how it was predicted, then two lines for every picture.
 
-    {"begun": name, "picture": its `identity`} comes before its files get their names, {"done": name} after; what is
-    begun and not done may be half there. {"broken": name, "why": ...} is a picture that could not be predicted. Each
-    process writes a file of its own, and all of them are read.
+    {"begun": name, "picture": its `identity`, "files": [...]} comes before its files get their names, {"done": name}
+    after; what is begun and not done may be half there. {"broken": name, "why": ...} is a picture that could not be
+    predicted. Each process writes a file of its own, and all of them are read.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], process: str = "") -> None:
@@ -46,8 +48,7 @@ class Record:
 
     def read(self) -> None:
         """Learn from all processes' records what was last begun and done under each name."""
-        jobs = [job for path in sorted(self.path.parent.glob("predictions*.jsonl")) for job in _jobs(path)]
-        for settings, *entries in sorted(jobs, key=lambda job: job[0].get("time", 0)):
+        for settings, *entries in _jobs(self.path.parent):
             ours = settings["settings"] == self.settings
             for entry in entries:
                 if "begun" in entry:
@@ -84,8 +85,10 @@ class Record:
     def close(self) -> None:
         self.file.close()
 
-    def begin(self, name: str, picture: Identity) -> None:
-        self._write({"begun": name, "picture": picture})
+    def begin(self, name: str, picture: Identity, files: Iterable[Path]) -> None:
+        """files: its results."""
+        relative = [Path(os.path.relpath(file, self.path.parent)).as_posix() for file in files]
+        self._write({"begun": name, "picture": picture, "files": relative})
 
     def finish(self, name: str) -> None:
         self._write({"done": name})
@@ -98,17 +101,26 @@ class Record:
         self.file.flush()
 
 
-def _jobs(path: Path) -> list[list[dict[str, Any]]]:
-    """The entries of each job that wrote into a file, its settings first."""
+def recorded_files(folder: Path) -> set[Path]:
+    """The results, resolved, that records in a folder say were begun there."""
+    place = folder.resolve()
+    return {
+        place / file for _, *entries in _jobs(folder) for entry in entries for file in entry.get("files", ())
+    }
+
+
+def _jobs(folder: Path) -> list[list[dict[str, Any]]]:
+    """The entries of each job that wrote into a folder, the earliest first, and of each its settings first."""
     jobs: list[list[dict[str, Any]]] = []
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:  # half a line, where a job was killed
-                continue
-            if "settings" in entry:
-                jobs.append([entry])
-            elif jobs:
-                jobs[-1].append(entry)
-    return jobs
+    for path in sorted(folder.glob("predictions*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # half a line, where a job was killed
+                    continue
+                if "settings" in entry:
+                    jobs.append([entry])
+                elif jobs:
+                    jobs[-1].append(entry)
+    return sorted(jobs, key=lambda job: job[0].get("time", 0))

@@ -119,8 +119,9 @@ def segment_files(
     try:
         with closing(ahead(write, segmented(), threads, batch_size + threads)) as writings:
             for (loaded, _), writing in writings:
-                record.begin(loaded.name, loaded.picture)
-                put_in_place(writing.result())
+                written = writing.result()
+                record.begin(loaded.name, loaded.picture, written)
+                put_in_place(written)
                 del unnamed[loaded.name]
                 record.finish(loaded.name)
                 outcome.done += 1
