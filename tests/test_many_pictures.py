@@ -375,7 +375,7 @@ def test_results_among_the_pictures_are_not_predicted(
         assert f"{pictures} of {pictures} pictures -> ., {pictures} of them by an" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before} == before
     found = find_pictures(["."], leave_out=Path())
-    assert list(found) == ["a", "b", "sub/a", "sub/new", "sub/deep/c"]
+    assert list(found) == ["a", "b", "sub/a", "sub/deep/c", "sub/new"]
 
 
 def test_results_above_the_pictures(

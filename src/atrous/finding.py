@@ -28,10 +28,12 @@ def find_pictures(paths: Sequence[str | Path], leave_out: Path | None = None) ->
     Raises InputError where there is no such picture, and where two would have one name.
     """
     results = recorded_files(leave_out) if leave_out else set()
+    place = leave_out.resolve() if leave_out else Path()
+    inside = functools.cache(lambda root: root.resolve().is_relative_to(place))
     places: dict[str, tuple[Path, Path]] = {}  # each file once, however it is written: itself, and its place
     for path in map(Path, paths):
         for root, file in _pictures_of(path, leave_out):
-            if results and _lies_in(root, leave_out) and file.resolve() in results:
+            if results and inside(root) and file.resolve() in results:
                 continue
             places.setdefault(os.path.abspath(file), (file, file.relative_to(root)))  # noqa: PTH100
     if not places:
@@ -48,11 +50,6 @@ def find_pictures(paths: Sequence[str | Path], leave_out: Path | None = None) ->
             )
         named[name] = file
     return named
-
-
-@functools.cache
-def _lies_in(folder: Path, other: Path | None) -> bool:
-    return other is not None and folder.resolve().is_relative_to(other.resolve())
 
 
 def part_of(pictures: dict[str, Path], which: int, of: int) -> dict[str, Path]:
