@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 # from the ground up; a room may import from the floors below its own
 ROOMS = [
     "version errors allocator cache openmp region jit simd",
-    "layers data.labels config metrics schedule crf",
+    "layers data.labels config metrics schedule crf hints",
     "colours losses tiling upsampling_kernels winograd_kernels atrous_depthwise_kernels compiled_loop download "
     "repository protocols processes boundary record stream launch batch_norm depthwise dilated ema fake_quantize "
     "kernel_sums strided",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from atrous.backbones.base import Backbone
 from atrous.backbones.timm import TimmBackbone
 from atrous.backbones.weights import load_pretrained
 from atrous.errors import choose
+from atrous.hints import check_value, keyword_arguments
 
 __all__ = ["BACKBONES", "Backbone", "create_backbone", "load_pretrained"]
 
@@ -63,8 +63,8 @@ def create_backbone(
     weights, or the path of a file (see `weights.load_pretrained`). `options` are those of the network,
     for instance `multi_grid=(1, 2, 4)` of the ResNets.
 
-    Raises InputError for an unknown name or option, an output stride the network cannot have, or
-    weights that do not fit.
+    Raises InputError for an unknown name or option, a value that is none of an option's, an output stride the
+    network cannot have, or weights that do not fit.
     """
     if name.startswith("timm:"):
         timm_name = name.removeprefix("timm:")
@@ -72,9 +72,9 @@ def create_backbone(
             timm_name, output_stride=output_stride, in_channels=in_channels, pretrained=pretrained, **options
         )
     builder = BACKBONES[choose("backbone", name, [*BACKBONES, "timm:<name>"])]
-    known = [p.name for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        choose(f"option of {name}", option, known)
+    known = keyword_arguments(builder)
+    for option, value in options.items():
+        check_value(option, value, known[choose(f"option of {name}", option, known)])
     backbone = builder(output_stride=output_stride, in_channels=in_channels, **options)
     if pretrained:
         load_pretrained(backbone, pretrained, name=name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from atrous.backbones.weights import read_weights
 from atrous.config import ModelConfig
 from atrous.errors import InputError, choose
 from atrous.fake_quantize import fake_quantize
+from atrous.hints import check_value, keyword_arguments
 from atrous.layers import scale_rates
 from atrous.models.deeplab_v1 import DeepLabV1
 from atrous.models.deeplab_v2 import DeepLabV2
@@ -100,8 +100,8 @@ def create_model(
     `smallest_picture` up, which is 1 as a rule; `scores(x)`, the logits on the model's own grid and what only
     the loss needs; `learning_rate_groups()`; and `config`, the `ModelConfig` that rebuilds it.
 
-    Raises InputError for an unknown name or option, with the nearest known one, and for what the backbone
-    cannot do.
+    Raises InputError for an unknown name or option, with the nearest known one, for a value that is none of an
+    option's, and for what the backbone cannot do.
     """
     paper = MODELS[choose("model", name, MODELS)]
     backbone = paper.backbone if backbone is None else backbone
@@ -109,10 +109,12 @@ def create_model(
     if num_classes < 1 or in_channels < 1:
         raise InputError(f"num_classes={num_classes} and in_channels={in_channels} must be at least 1")
 
-    of_model, of_backbone = model_options(name), backbone_options(backbone)
-    for option in options:
-        if option not in of_model + of_backbone:
-            _unknown_option(option, name, of_model, backbone, of_backbone)
+    of_model, of_backbone = keyword_arguments(paper.model), backbone_options(backbone)
+    for option, value in options.items():
+        if option in of_model:
+            check_value(option, value, of_model[option])
+        elif option not in of_backbone:
+            _unknown_option(option, name, list(of_model), backbone, of_backbone)
     options = paper.backbone_options.get(backbone, {}) | options
 
     network = create_backbone(
@@ -194,7 +196,7 @@ def smallest_picture(model: nn.Module) -> int:
 
 def model_options(name: str) -> list[str]:
     """The options of a model: the keyword arguments of its class."""
-    return _keyword_arguments(MODELS[choose("model", name, MODELS)].model)
+    return list(keyword_arguments(MODELS[choose("model", name, MODELS)].model))
 
 
 def backbone_options(name: str) -> list[str]:
@@ -202,14 +204,7 @@ def backbone_options(name: str) -> list[str]:
     if name.startswith("timm:"):
         return ["encoder_depth"]
     builder = BACKBONES[choose("backbone", name, [*BACKBONES, "timm:<name>"])]
-    return [
-        option for option in _keyword_arguments(builder) if option not in ("output_stride", "in_channels")
-    ]
-
-
-def _keyword_arguments(builder: Callable[..., Any]) -> list[str]:
-    parameters = inspect.signature(builder).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    return [option for option in keyword_arguments(builder) if option not in ("output_stride", "in_channels")]
 
 
 def _unknown_option(
