@@ -95,6 +95,45 @@ def test_everything_wrong_at_once(tmp_path: Path) -> None:
     assert "6 problems" in text(report) and "2 warnings" in text(report)
 
 
+@pytest.mark.parametrize("layout", ["folder", "camvid"])
+def test_the_test_part_is_read_too(tmp_path: Path, layout: str) -> None:
+    for split, name in (
+        ("train", "a"),
+        ("train", "b"),
+        ("val", "c"),
+        ("test", "d"),
+        ("test", "e"),
+        ("test", "f"),
+    ):
+        write(tmp_path, split, name, halves(0, 1))
+    copied = {"d": "train/images/b.png", "e": "val/images/c.png"}
+    for name, of in copied.items():
+        (tmp_path / f"test/images/{name}.png").write_bytes((tmp_path / of).read_bytes())
+    write(tmp_path, "test", "f", halves(0, 77))
+    bad = tmp_path / "test/masks/f.png"
+    if layout == "camvid":
+        for split in ("train", "val", "test"):
+            (tmp_path / split / "masks").rename(tmp_path / f"{split}annot")
+            for file in (tmp_path / split / "images").iterdir():
+                file.rename(tmp_path / split / file.name)
+        bad = tmp_path / "testannot/f.png"
+    report = check_dataset(tmp_path)
+    leak, value = sorted(report.problems, reverse=True)
+    assert leak == "the same picture is in two splits: train/b, test/d"
+    assert value.startswith(f"{bad}: mask value 77 (40 pixels) outside")
+    assert "the same picture is in two splits: val/c, test/e" in report.warnings  # spoils no training
+    assert report.splits["test"].pictures == 2
+    assert check_dataset(tmp_path, splits=("train", "val")).ok
+
+
+def test_a_test_part_is_only_missed_where_it_was_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, "train", "a", halves(0, 1))
+    write(tmp_path, "val", "b", halves(0, 1))
+    assert check_dataset(tmp_path).ok
+    (problem,) = check_dataset(tmp_path, splits=("train", "test")).problems
+    assert "no test part" in problem
+
+
 def test_what_cannot_be_opened_is_a_problem(tmp_path: Path) -> None:
     report = check_dataset(tmp_path / "none")
     assert len(report.problems) == 1 and "no such folder" in report.problems[0]

@@ -15,6 +15,7 @@ from atrous.data.base import SegmentationDataset, Transform
 from atrous.data.labels import CAMVID, IGNORE_INDEX
 from atrous.data.layout import pair_files
 from atrous.data.pictures import read_colour_map
+from atrous.data.splits import MissingPartError
 from atrous.errors import InputError, choose
 
 VOID = len(CAMVID)  # 11 in SegNet's files
@@ -47,7 +48,7 @@ def open_camvid(
     images, masks = root / split, root / f"{split}{ending}"
     for folder in (images, masks):
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder")
+            raise MissingPartError(f"{folder}: no such folder")
     pairs, unpaired = pair_files(images, masks)
     if unpaired and strict:
         raise InputError(

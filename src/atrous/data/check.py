@@ -19,10 +19,13 @@ from atrous.data import find_format, open_dataset
 from atrous.data.base import SegmentationDataset, describe_values, size_mismatch, unknown_values
 from atrous.data.labels import Labels
 from atrous.data.pictures import palette_colours
+from atrous.data.splits import MissingPartError
 from atrous.errors import InputError
 from atrous.losses import class_weights_from_shares
 
 Progress = Callable[[int, int], None]
+
+WITH_TEST = ("folder", "camvid")  # layouts whose test part has real masks, where it is there
 
 
 @dataclass
@@ -88,7 +91,7 @@ class CheckReport:
 def check_dataset(
     path: str | Path,
     format: str = "auto",
-    splits: Sequence[str] = ("train", "val"),
+    splits: Sequence[str] | None = None,
     *,
     progress: Progress | None = None,
     threads: int = 4,
@@ -96,11 +99,12 @@ def check_dataset(
 ) -> CheckReport:
     """Read every picture and mask of a data set and report; nothing it finds stops it.
 
-    path, format, options: as for `open_dataset`. progress: called with (pairs read, pairs in all).
+    path, format, options: as for `open_dataset`. splits: by default train and val, and test where a folder or CamVid
+    has one. progress: called with (pairs read, pairs in all).
     Problems: a split that cannot be opened, lone files, unreadable or cut off files, masks of another size,
-    values outside the classes, palettes that show the colour map's colours under other numbers, a picture with the
-    same pixels in two splits. Warnings: classes never shown in train, pictures twice in a split, masks that are void
-    throughout, masks of two kinds.
+    values outside the classes, palettes that show the colour map's colours under other numbers, a picture of
+    train with the same pixels in another split. Warnings: classes never shown in train, other pictures that are
+    there twice, masks that are void throughout, masks of two kinds.
     """
     report = CheckReport(str(path))
     datasets: dict[str, SegmentationDataset] = {}
@@ -111,9 +115,12 @@ def check_dataset(
         return report
     if format != "scenes":
         options.setdefault("strict", False)
-    for split in splits:
+    for split in splits or ("train", "val", *(["test"] if format in WITH_TEST else [])):
         try:
             datasets[split] = open_dataset(path, split, format, **options)
+        except MissingPartError as error:
+            if splits or split != "test":
+                _once(report.problems, str(error))
         except InputError as error:
             _once(report.problems, str(error))
     total = sum(len(dataset) for dataset in datasets.values())
@@ -241,10 +248,9 @@ def _note_duplicate(
         return
     if first_split == split:
         report.warnings.append(f"{split}: {first_name} and {name} are the same picture")
-    else:
-        report.problems.append(
-            f"the same picture is in two splits: {first_split}/{first_name}, {split}/{name}"
-        )
+        return
+    lines = report.problems if "train" in (split, first_split) else report.warnings
+    lines.append(f"the same picture is in two splits: {first_split}/{first_name}, {split}/{name}")
 
 
 def _warn_of_classes(report: CheckReport) -> None:
