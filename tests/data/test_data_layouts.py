@@ -293,6 +293,10 @@ def test_colour_masks_need_a_map(tmp_path: Path) -> None:
     assert "no colour map" in text and "labelmap.txt" in text
     (tmp_path / "labelmap.txt").write_text("background:0,0,0\nthing:128,0,0\n")
     assert open_dataset(tmp_path)[0].mask.sum() == 14
+    (tmp_path / "classes.txt").write_text("background\nthing\n")
+    text = complaint(lambda: open_dataset(tmp_path)[0], tmp_path / "masks")
+    assert "where there is a classes.txt too, say --data_options.classes labelmap.txt" in text
+    assert open_dataset(tmp_path, classes="labelmap.txt")[0].mask.sum() == 14
 
 
 def test_black_and_white_masks(tmp_path: Path) -> None:
@@ -315,6 +319,20 @@ def test_size_mismatch(tmp_path: Path) -> None:
     pair = dataset.pairs[0]
     text = complaint(lambda: dataset[0], pair.mask)
     assert text == f"{pair.mask}: the mask is 5x7 but the picture {pair.image} is 7x5"
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_size_mismatch_of_a_turned_photo(tmp_path: Path, orientation: int) -> None:
+    make_folder(tmp_path, ["a", "b"])
+    for name in ("a", "b"):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (7, 5) if orientation == 6 else (5, 7)).save(
+            tmp_path / f"images/{name}.jpg", exif=exif
+        )
+    dataset = open_dataset(tmp_path)
+    text = complaint(lambda: dataset[0], dataset.pairs[0].mask)
+    assert "the mask is 7x5" in text and "is 5x7" in text and ("EXIF" in text) == (orientation == 6)
 
 
 def test_values_outside_the_classes(tmp_path: Path) -> None:

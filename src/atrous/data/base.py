@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from atrous.data.id_maps import describe_colours, describe_values_map
 from atrous.data.labels import IGNORE_INDEX_16, Labels
-from atrous.data.pictures import has_colours, read_image, read_mask
+from atrous.data.pictures import has_colours, is_turned, read_image, read_mask
 from atrous.errors import InputError
 
 if TYPE_CHECKING:  # importing it takes a second, which those who only predict need not wait for
@@ -178,4 +178,7 @@ def size_mismatch(image: np.ndarray, mask: np.ndarray, image_path: Path, mask_pa
     if image.shape[:2] == mask.shape:
         return None
     (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-    return f"{mask_path}: the mask is {mask_width}x{mask_height} but the picture {image_path} is {width}x{height}"
+    message = f"{mask_path}: the mask is {mask_width}x{mask_height} but the picture {image_path} is {width}x{height}"
+    if image.shape[1::-1] == mask.shape and is_turned(image_path):
+        message += ", as its EXIF orientation turns it: turn the mask too, or take the orientation out of the picture"
+    return message

@@ -96,8 +96,9 @@ def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:
         if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
             return rgb[..., 0].copy()
         raise InputError(
-            f"{path}: the mask is a colour picture and no colour map says which class a colour means: "
-            "put a labelmap.txt with lines 'name:r,g,b' beside the folders, or save class numbers as a grey PNG"
+            f"{path}: the mask is a colour picture and no colour map says which class a colour means: put a "
+            "labelmap.txt with lines 'name:r,g,b' beside the folders (where there is a classes.txt too, say "
+            "--data_options.classes labelmap.txt), or save class numbers as a grey PNG"
         )
     if mode in ("LA", "PA"):
         picture = picture.getchannel(0)
@@ -118,10 +119,23 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             width, height = picture.size
-            turned = picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # by a quarter
+            turned = _is_turned(picture)
     except Exception:  # read_image says what is wrong with it
         height, width, turned = *read_image(path).shape[:2], False
     return (width, height) if turned else (height, width)
+
+
+def is_turned(path: Path) -> bool:
+    """Whether the EXIF orientation of a picture exchanges its height and width; only the head is read."""
+    try:
+        with Image.open(path) as picture:
+            return _is_turned(picture)
+    except Exception:  # read_image says what is wrong with it
+        return False
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    return picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)
 
 
 def has_colours(path: Path) -> bool:
