@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -132,6 +133,28 @@ def test_a_test_part_is_only_missed_where_it_was_asked_for(tmp_path: Path) -> No
     assert check_dataset(tmp_path).ok
     (problem,) = check_dataset(tmp_path, splits=("train", "test")).problems
     assert "no test part" in problem
+
+
+@pytest.mark.parametrize("white", [255, 65535])
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("", ""), ("classes.txt", "bg\nfg\n"), ("class_dict.csv", "name,r,g,b\nbg,0,0,0\nfg,255,255,255\n")],
+)
+def test_black_and_white_masks_are_told_from_void(tmp_path: Path, file: str, text: str, white: int) -> None:
+    """What the line says to write makes the problem go."""
+    for split, name in (("train", "a"), ("train", "b"), ("val", "c")):
+        write(tmp_path, split, name, halves(0, 1))
+        drawn = halves(0, 0 if name == "a" else 1).astype(np.uint16) * white
+        Image.fromarray(drawn.astype(np.uint8) if white == 255 else drawn).save(
+            tmp_path / split / f"masks/{name}.png"
+        )
+    if file:
+        (tmp_path / file).write_text(text)
+    (problem,) = check_dataset(tmp_path).problems
+    assert f"{tmp_path / 'train/masks/b.png'} has 0 and {white}," in problem
+    values = yaml.safe_load(problem.split("--data_options.values ")[1].strip("'"))
+    report = check_dataset(tmp_path, values=values)
+    assert report.ok and report.splits["train"].pixels.tolist() == [120, 40]
 
 
 def test_what_cannot_be_opened_is_a_problem(tmp_path: Path) -> None:

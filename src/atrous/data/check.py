@@ -17,6 +17,7 @@ from rich.table import Table
 
 from atrous.data import find_format, open_dataset
 from atrous.data.base import SegmentationDataset, describe_values, size_mismatch, unknown_values
+from atrous.data.id_maps import black_and_white
 from atrous.data.labels import Labels
 from atrous.data.pictures import palette_colours
 from atrous.data.splits import MissingPartError
@@ -148,6 +149,8 @@ def check_dataset(
             f"masks are of two kinds: {kinds['colours']} holds colours, {kinds['mask values']} class numbers"
         )
     _warn_of_classes(report)
+    if "train" in datasets and "mask values" in kinds:
+        _note_black_and_white(report, datasets["train"])
     return report
 
 
@@ -251,6 +254,12 @@ def _note_duplicate(
         return
     lines = report.problems if "train" in (split, first_split) else report.warnings
     lines.append(f"the same picture is in two splits: {first_split}/{first_name}, {split}/{name}")
+
+
+def _note_black_and_white(report: CheckReport, dataset: SegmentationDataset) -> None:
+    train = report.splits["train"]
+    if train.void_pixels and train.present.nonzero()[0].tolist() == [0] and not dataset.values:
+        report.problems.append(black_and_white(pair.mask for pair in dataset.pairs))
 
 
 def _warn_of_classes(report: CheckReport) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atrous.data.base import Pair, SegmentationDataset, Transform, replace_values
+from atrous.data.id_maps import black_and_white
 from atrous.data.labels import IGNORE_INDEX, IGNORE_INDEX_16, Labels, class_names
 from atrous.data.pictures import read_colour_map, read_lines, read_mask
 from atrous.data.splits import SPLITS, Splits
@@ -121,8 +122,5 @@ def _scan_labels(root: Path, pairs: Sequence[Pair], values: Mapping[int, int] | 
     if not found:
         raise InputError(f"{root}: no picture with a mask")
     if max(found) < 1:
-        raise InputError(
-            f"{root}: the masks hold no class but 0, and 255 is left out as void: for masks in black and white "
-            "say that 255 is class 1 (values: {255: 1})"
-        )
+        raise InputError(f"{root}: {black_and_white(pair.mask for pair in pairs)}")
     return Labels.named([f"class_{number}" for number in range(max(found) + 1)])

@@ -82,6 +82,22 @@ def _strange(seen: Mapping[int, Path], candidates: Sequence[IdMap]) -> str:
     return f"{file}: mask values fit no known numbering ({told})"
 
 
+def black_and_white(masks: Iterable[Path]) -> str:
+    """What to say of masks without a class but 0."""
+    for path in masks:
+        try:
+            values = [value for value in np.unique(read_mask(path)).tolist() if value]
+        except InputError:
+            continue  # said with its picture
+        if values:
+            found = ", ".join(map(str, values))
+            return (
+                f"the masks hold no class but 0: {path} has 0 and {found}, which is left out as void; for masks in "
+                f"black and white say that it is class 1: --data_options.values '{{{values[0]}: 1}}'"
+            )
+    return "the masks hold nothing but 0"
+
+
 def describe_values_map(values: Mapping[int, int], labels: Labels, closed: bool) -> str:
     """What each value of the files becomes, in one line: "7-8 -> 0-1 (road, sidewalk), ...; ignored: 0-6, ..."."""
     if closed:
