@@ -99,6 +99,22 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(
     assert labels(out / "bomb.png").shape == (30, 40)
 
 
+@pytest.mark.parametrize(("length", "large"), [(239, []), (251, []), (250, ["--large", "--size", "48"])])
+def test_a_name_too_long_for_its_results_does_not_stop_the_rest(
+    length: int, large: list[str], scene_checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """.part-NAME_overlay.png has 18 bytes more than NAME, NAME_overlay.png 12, NAME_overview.png 13; 255 are there."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for stem in ("a", "n" * length, "z"):
+        Image.fromarray(PIXELS).save(folder / f"{stem}.jpg")
+    line = refused(predict(scene_checkpoint, folder, "--out", out, *large))
+    assert f"{'n' * length}.jpg: the names of its results are longer than the disk takes" in line
+    stems = {path.name[:1] for path in out.iterdir() if path.suffix in (".png", ".tif")}
+    assert stems == {"a", "z"}
+    assert not list(out.glob(".*"))
+
+
 def test_many_broken_pictures_are_cut_short(
     scene_checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

@@ -27,7 +27,7 @@ from atrous.predict import Predictor
 from atrous.raster import Raster, open_raster, picture_size
 from atrous.raster.base import needed
 from atrous.record import Record, identity
-from atrous.results import OUTPUTS, Outputs, large_files
+from atrous.results import OUTPUTS, Outputs, large_files, why_broken
 from atrous.segment_files import Outcome
 from atrous.tiling import Axis, parts, slide_in_blocks
 from atrous.upsampling import highest
@@ -193,9 +193,9 @@ def segment_large_files(
                     progress=show,
                     begin=partial(record.begin, name, identity(path), large_files(folder, name)),
                 )
-            except InputError as error:
-                record.fail(name, str(error))
-                outcome.broken.append(str(error))
+            except (InputError, OSError) as error:
+                outcome.broken.append(why_broken(path, error))
+                record.fail(name, outcome.broken[-1])
             else:
                 record.finish(name)
                 outcome.done += 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -137,10 +139,19 @@ def write_beside(
         for path, write in zip(files, writers, strict=True):
             write(beside[path])
     except BaseException:
-        for passing in beside.values():
+        for passing in filter(os.path.lexists, beside.values()):
             passing.unlink(missing_ok=True)
         raise
     return beside
+
+
+def why_broken(picture: Path, error: BaseException) -> str:
+    """What stops this picture alone, in a line; any other error is raised again."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{picture}: the names of its results are longer than the disk takes: shorten the picture's"
+    if isinstance(error, InputError):
+        return str(error)
+    raise error
 
 
 def put_in_place(written: dict[Path, Path]) -> None:

@@ -22,7 +22,15 @@ from atrous.data.pictures import read_image
 from atrous.errors import InputError
 from atrous.predict import Predictor, Segmentation
 from atrous.record import Identity, Record, identity
-from atrous.results import OUTPUTS, Outputs, put_in_place, refuse_existing, result_files, write_beside
+from atrous.results import (
+    OUTPUTS,
+    Outputs,
+    put_in_place,
+    refuse_existing,
+    result_files,
+    why_broken,
+    write_beside,
+)
 from atrous.stream import ahead, buckets
 
 BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
@@ -59,7 +67,7 @@ def segment_files(
     threads: int | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Outcome:
-    """Segment `pictures` (name -> file) into `folder`; those that cannot be read do not stop the rest.
+    """Segment `pictures` (name -> file) into `folder`; those that cannot be read or named do not stop the rest.
 
     batch_size: pictures of one size that go through the network together. resume: leave out what `record` says is
     finished, and write what was begun anew. outputs: what is written, and how.
@@ -84,10 +92,8 @@ def segment_files(
         return Loaded(name, picture, read_image(pictures[name], upright, notes), notes)
 
     def fail(name: str, error: BaseException) -> None:
-        if not isinstance(error, InputError):
-            raise error
-        record.fail(name, str(error))
-        outcome.broken.append(str(error))
+        outcome.broken.append(why_broken(pictures[name], error))
+        record.fail(name, outcome.broken[-1])
         tell(name)
 
     def tell(name: str) -> None:
@@ -119,6 +125,9 @@ def segment_files(
     try:
         with closing(ahead(write, segmented(), threads, batch_size + threads)) as writings:
             for (loaded, _), writing in writings:
+                if error := writing.exception():
+                    fail(loaded.name, error)
+                    continue
                 written = writing.result()
                 record.begin(loaded.name, loaded.picture, written)
                 put_in_place(written)
