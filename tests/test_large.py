@@ -351,7 +351,11 @@ def test_command(
     main(words)
     said = capsys.readouterr().out
     assert "2 of 2 pictures" in said
-    assert "by windows (slide 48x64 overlap 0.333" in said
+    assert said.count("by windows (slide 48x64 overlap 0.333") == 2
+    assert said.endswith("(large ones: slide 48x64 overlap 0.333, scales 1, no flip)\n")
+    jobs = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    protocols = [job["settings"]["protocol"] for job in jobs if "settings" in job]
+    assert [(protocol["mode"], protocol["size"]) for protocol in protocols] == [("slide", [48, 64])]
     expected = predictor(scene_checkpoint).predict(pixels()).labels
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "big.tif"), expected)
     names = {path.name for path in (tmp_path / "out").iterdir()} - {"predictions.jsonl"}
@@ -364,6 +368,40 @@ def test_command(
     main([*words, "--resume"])
     assert "2 of them by an earlier job" in capsys.readouterr().out
     assert (tmp_path / "out" / "big.tif").stat().st_mtime_ns == before
+
+
+def test_command_says_both_protocols(
+    scene_checkpoint: Path,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each picture's in the record; a job that goes on knows both."""
+    monkeypatch.setattr("atrous.large.LARGE", 100 * 100)
+    monkeypatch.setattr("atrous.large.SMALL_FILE", 1000)
+    monkeypatch.setattr("atrous.predict.WINDOW", (48, 64))
+    Image.fromarray(pixels(20, 30)).save(tmp_path / "b.png")
+    words = [
+        "predict",
+        str(scene_checkpoint),
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    main(words)
+    both = "(direct, scales 1, no flip; large ones: slide 48x64 overlap 0.333, scales 1, no flip)\n"
+    assert capsys.readouterr().out.endswith(both)
+    mode, modes = "", {}
+    for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines():
+        entry = json.loads(line or "{}")
+        mode = entry["settings"]["protocol"]["mode"] if "settings" in entry else mode
+        modes |= {entry["done"]: mode} if "done" in entry else {}
+    assert modes == {"b": "direct", "big": "slide"}
+    main([*words, "--resume"])
+    assert "2 of them by an earlier job " + both in capsys.readouterr().out
 
 
 def test_command_does_not_go_on_with_other_weights(

@@ -161,7 +161,7 @@ def segment_large_files(
     upright: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
-    """`segment_large` for many, name -> file; what becomes of them goes to `record` and `outcome`.
+    """`segment_large` for many, name -> file; what becomes of them goes to `record`'s file and to `outcome`.
 
     progress(file, done, of): windows of that file.
     """
@@ -172,6 +172,10 @@ def segment_large_files(
         first = next(iter(pictures.values()))
         raise InputError(f"{first}: the probabilities of a large picture are not kept: leave out {flag}")
     protocol = window_protocol(predictor)
+    outcome.protocols.append(f"large ones: {protocol}")
+    record = record.by(protocol=to_dict(protocol))
+    if resume:
+        record.read()
     record.open()
     try:
         for name, path in pictures.items():

@@ -42,13 +42,18 @@ class Record:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], process: str = "") -> None:
+        self.folder, self.process = folder, process
         self.path = folder / f"predictions{process}.jsonl"
         self.settings = json.loads(json.dumps(settings))
         self.written: dict[str, Written] = {}
 
+    def by(self, **changed: Any) -> Record:
+        """One in the same file, of other settings."""
+        return Record(self.folder, {**self.settings, **changed}, self.process)
+
     def read(self) -> None:
         """Learn from all processes' records what was last begun and done under each name."""
-        for settings, *entries in _jobs(self.path.parent):
+        for settings, *entries in _jobs(self.folder):
             ours = settings["settings"] == self.settings
             for entry in entries:
                 if "begun" in entry:
@@ -76,7 +81,7 @@ class Record:
 
     def open(self) -> None:
         """Begin to write. OSError where that cannot be."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.file = self.path.open("a", encoding="utf-8")
         self._write(
             {"time": time.time(), "settings": self.settings}, before="\n" if self.path.stat().st_size else ""
@@ -87,7 +92,7 @@ class Record:
 
     def begin(self, name: str, picture: Identity, files: Iterable[Path]) -> None:
         """files: its results."""
-        relative = [Path(os.path.relpath(file, self.path.parent)).as_posix() for file in files]
+        relative = [Path(os.path.relpath(file, self.folder)).as_posix() for file in files]
         self._write({"begun": name, "picture": picture, "files": relative})
 
     def finish(self, name: str) -> None:

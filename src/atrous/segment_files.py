@@ -49,6 +49,7 @@ class Outcome:
 
     done: int = 0
     skipped: int = 0  # finished by an earlier job
+    protocols: list[str] = field(default_factory=list)  # that they were predicted by
     broken: list[str] = field(default_factory=list)  # one line each
     notes: list[str] = field(default_factory=list)  # what a person should know of a picture that went well
 
@@ -76,6 +77,9 @@ def segment_files(
     """
     threads = threads or min(4, os.cpu_count() or 1)
     outcome = Outcome()
+    if not pictures:
+        return outcome
+    outcome.protocols.append(str(predictor.protocol))
     if resume:
         record.read()
     names = [name for name in pictures if not (resume and record.is_done(name, pictures[name]))]

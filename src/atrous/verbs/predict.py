@@ -167,6 +167,7 @@ def predict_pictures(given: Namespace) -> None:
                 progress=bar.stage if rank == 0 else None,
             )
         broken, notes = processes.collect(outcome.broken), processes.collect(outcome.notes)
+        protocols = "; ".join(dict.fromkeys(processes.collect(outcome.protocols))) or predictor.protocol
         skipped = len(processes.collect(["skipped"] * outcome.skipped))
     if rank:
         return
@@ -182,7 +183,7 @@ def predict_pictures(given: Namespace) -> None:
             )
     already = f", {skipped} of them by an earlier job" if skipped else ""
     terminal.say(
-        f"{len(pictures) - len(broken)} of {len(pictures)} pictures -> {folder}{already} ({predictor.protocol})"
+        f"{len(pictures) - len(broken)} of {len(pictures)} pictures -> {folder}{already} ({protocols})"
     )
     if broken:
         more = [f"and {len(broken) - SHOWN} more: see {record.path}"] if len(broken) > SHOWN else []
