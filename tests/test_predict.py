@@ -105,8 +105,20 @@ def test_resize_gives_the_pictures_own_size_back(model: torch.nn.Module) -> None
     np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
 
 
+def test_pictures_as_they_lie_in_memory(model: torch.nn.Module) -> None:
+    """Flipped views, of one row or column too, slices, and what may not be written to."""
+    predictor = Predictor(model)
+    whole = np.random.default_rng(0).integers(0, 256, (21, 33, 3), dtype=np.uint8)
+    fixed = whole.copy()
+    fixed.flags.writeable = False
+    for view in (whole[:, ::-1], whole[::-1, :1][:, ::-1], whole[:1][::-1], whole[::2, 1::3], fixed):
+        np.testing.assert_array_equal(predictor.predict(view).labels, predictor.predict(view.copy()).labels)
+    assert not fixed.flags.writeable
+
+
 def test_what_is_no_picture(model: torch.nn.Module) -> None:
-    for bad in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))):
+    shapes = ((4, 4), (4, 4, 4), (0, 4, 3))
+    for bad in (*(np.zeros(shape, np.uint8) for shape in shapes), np.zeros((4, 4, 3))):
         with pytest.raises(InputError, match=r"\(H, W, 3\) uint8"):
             Predictor(model).predict(bad)
 

@@ -159,9 +159,10 @@ class Predictor:
         """(3, H, W) uint8."""
         if isinstance(image, (str, Path)):
             image = read_image(image)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise InputError(f"a picture is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
-        return torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)
+        plain = image.flags.c_contiguous and image.flags.writeable and min(image.strides) > 0
+        return torch.from_numpy(image if plain else image.copy()).permute(2, 0, 1)
 
     @torch.inference_mode()
     def label_map(self, image: Tensor) -> Tensor:
