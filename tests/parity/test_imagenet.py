@@ -150,6 +150,29 @@ def test_features_of_any_network_of_timm(name: str, prove: Any, monkeypatch: pyt
     prove("timm", f"features of {name} at output stride 16", found, "its own model")
 
 
+@pytest.mark.parametrize(("name", "backbone"), [("resnet18", None), ("regnetx_002", "timm:regnetx_002")])
+def test_the_pictures_channels_follow_the_weights(name: str, backbone: str | None) -> None:
+    theirs = draw_into(timm.create_model(name, in_chans=5))
+    given = {"source": "timm", "backbone": backbone} if backbone else {}
+    model: Any = import_checkpoint(theirs.state_dict(), allow_missing="head", output_stride=32, **given)
+    assert model.config.in_channels == 5
+    x = draw_picture(64, 96, channels=5)
+    with torch.inference_mode():
+        assert difference(model.backbone(x)[-1], theirs.forward_features(x)) < 1e-5  # type: ignore[operator]
+
+
+def test_what_does_not_fit_a_network_of_timm_is_named() -> None:
+    weights = timm.create_model("regnetx_002").state_dict()
+    given: dict[str, Any] = {"source": "timm", "backbone": "timm:regnetx_002", "allow_missing": "head"}
+    name = "s1.b1.conv1.conv.weight"
+    with pytest.raises(
+        InputError, match=r"1 weights .* first network\.s1.* \(24, 32, 1, 1\) \(\(3,\) there\)"
+    ):
+        import_checkpoint(weights | {name: torch.ones(3)}, **given)
+    with pytest.raises(InputError, match=r"first network\.s1\.b1\.conv1.* \(not there\)"):
+        import_checkpoint({key: value for key, value in weights.items() if key != name}, **given)
+
+
 def test_a_wrong_rate_would_show() -> None:
     ours, theirs = timm_pair("resnet50", 16, model_options={"dilate_from": "first", "multi_grid": (1,)})
     assert largest_difference(ours.backbone, theirs) > 0.01

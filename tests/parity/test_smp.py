@@ -115,6 +115,27 @@ def test_any_number_of_input_channels() -> None:
     assert import_checkpoint(weights).config.in_channels == 4
 
 
+def test_any_number_of_input_channels_of_timms_encoders() -> None:
+    weights, _, _ = read_table("smp_v3_tu_regnetx_002")
+    weights |= draw_weights({"encoder.model.stem.conv.weight": (32, 4, 3, 3)})
+    model = import_checkpoint(weights, encoder="tu-regnetx_002")
+    assert model.config.in_channels == 4
+    stem = model.state_dict()["backbone.network.stem.conv.weight"]
+    assert torch.equal(stem, weights["encoder.model.stem.conv.weight"])
+
+
+def test_a_damaged_encoders_weight_is_named() -> None:
+    weights, _, _ = read_table("smp_v3_resnet18")
+    name = "encoder.layer3.0.conv1.weight"
+    with pytest.raises(InputError, match=r"1 weights are missing, first backbone\.layer3\.0\.conv1\.weight"):
+        import_checkpoint({key: value for key, value in weights.items() if key != name})
+    with pytest.raises(InputError, match=r"layer3\.0\.conv1\.weight \(2,\) where \(256, 128, 3, 3\)"):
+        import_checkpoint(weights | {name: torch.ones(2)})
+    other = {key: value for key, value in weights.items() if "encoder.layer4." not in key}
+    with pytest.raises(InputError, match="its encoder is not here"):
+        import_checkpoint(other)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "named"),
     [

@@ -101,6 +101,7 @@ def backbone_only(
     table: Table,
     output_stride: int | None = None,
     normalization: Normalization | None = None,
+    in_channels: int = 3,
     **options: Any,
 ) -> Converted:
     """What a file that holds a backbone alone becomes: `model` on it; allow_missing="head" gives it a new head.
@@ -112,7 +113,8 @@ def backbone_only(
     inside = {
         theirs: None if ours is None else f"backbone.{ours}".rstrip(".") for theirs, ours in table.items()
     }
-    config = ModelConfig(model, backbone, CLASSES, output_stride or paper.output_stride, options=options)
+    stride = output_stride or paper.output_stride
+    config = ModelConfig(model, backbone, CLASSES, stride, in_channels, options)
     return Converted(config, rename(content.tensors, inside), normalization or Normalization())
 
 

@@ -30,6 +30,7 @@ KNOWN: list[tuple[str, dict[str, Any]]] = [
     *((name, {"deep_stem": True}) for name in DEEP_RESNETS),
     *((name, {}) for name in ("vgg16", "mobilenet_v2", "mobilenet_v3_large", *XCEPTIONS)),
 ]
+FEW = 0.1  # of all
 BEGINNINGS = ("conv1.weight", "conv1.0.weight", "features.0.weight", "features.0.0.weight")
 TIMM_BEGINNINGS = ("conv_stem.weight", "stem.0.conv.weight")
 
@@ -46,11 +47,7 @@ def known_backbone(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] 
     """
     if not any(name in weights for name in BEGINNINGS + TIMM_BEGINNINGS):
         return None
-    found = {
-        name: tuple(value.shape)
-        for name, value in torchvision_names(dict(weights)).items()
-        if not NOT_BACKBONE.match(name) and not name.endswith("num_batches_tracked")
-    }
+    found = _found(weights)
     for name, options in KNOWN:
         wanted, first = _shapes(name, tuple(options.items()))
         if found.keys() != wanted.keys() or len(found[first]) != 4:
@@ -58,6 +55,26 @@ def known_backbone(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] 
         if all(found[key] == wanted[key] or key == first for key in wanted):
             return name, options
     return None
+
+
+def damaged_backbone(weights: Mapping[str, Tensor]) -> str | None:
+    """The backbone of ours that weights belong to but for a few that are missing or have another shape."""
+    found = _found(weights)
+    lacking: dict[str, float] = {}
+    for name, options in KNOWN:
+        wanted, _ = _shapes(name, tuple(options.items()))
+        if found.keys() <= wanted.keys():
+            lacking[name] = sum(found.get(key) != shape for key, shape in wanted.items()) / len(wanted)
+    return min((name for name in lacking if lacking[name] <= FEW), key=lacking.__getitem__, default=None)
+
+
+def _found(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a backbone's weights in our names."""
+    return {
+        name: tuple(value.shape)
+        for name, value in torchvision_names(dict(weights)).items()
+        if not NOT_BACKBONE.match(name) and not name.endswith("num_batches_tracked")
+    }
 
 
 @lru_cache
@@ -96,11 +113,13 @@ def convert(
     name, options = known or ("", {})
     if backbone is not None and backbone != name:
         name, options = choose("backbone", backbone, sorted({name for name, _ in KNOWN})), {}
+    first = _found(content.tensors).get(_shapes(name, tuple(options.items()))[1], ())
+    channels = first[1] if len(first) == 4 else 3
     options = options | (model_options or {})
     half = (0.5, 0.5, 0.5)
     normalization = Normalization(half, half) if name in XCEPTIONS else None  # Google's, by way of timm
     return backbone_only(
-        content, model, name, table(content.tensors), output_stride, normalization, **options
+        content, model, name, table(content.tensors), output_stride, normalization, channels, **options
     )
 
 

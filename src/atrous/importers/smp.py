@@ -12,6 +12,7 @@ https://github.com/qubvel-org/segmentation_models.pytorch
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from atrous.errors import InputError
 from atrous.importers import xception
 from atrous.importers.convert import Converted, Source
 from atrous.importers.files import Content
-from atrous.importers.imagenet import known_backbone
+from atrous.importers.imagenet import damaged_backbone, known_backbone
 from atrous.importers.names import Renamed, Table, indented, rename
 from atrous.importers.timm import check_fits, normalization_of, shapes_of
 from atrous.models.deeplab_v3 import aspp_rates
@@ -180,7 +181,7 @@ def convert(
         backbone,
         len(weights["segmentation_head.0.weight"]),
         output_stride=stride,
-        in_channels=_in_channels(content, said),
+        in_channels=_in_channels(weights),
         encoder_depth=_whole(content, "encoder_depth", depth, range(3, 6)),
         atrous_rates=[_whole(content, "atrous_rates", rate, range(1, 4097)) for rate in rates],
         aspp_separable=separable,
@@ -188,9 +189,9 @@ def convert(
     )
     if backbone.startswith("timm:"):
         depths = {"encoder_depth": config.options.get("encoder_depth", 5)}
-        own = shapes_of(backbone, config.output_stride, config.in_channels, **depths)
-        network = indented("encoder.model", weights)
-        check_fits(content, backbone, own, {f"network.{key}": value for key, value in network.items()})
+        own, conv = shapes_of(backbone, config.output_stride, **depths)
+        network = {f"network.{key}": value for key, value in indented("encoder.model", weights).items()}
+        config = replace(config, in_channels=check_fits(content, backbone, own, conv, network))
     found = rename(weights, table(name, backbone, separable, "decoder.1.weight" in weights))
     normalization = xception.NORMALIZATION if backbone == "legacy_xception" else normalization_of(backbone)
     return Converted(config, turn_joined(found), normalization)
@@ -238,11 +239,13 @@ def _first(names: Collection[str]) -> str | None:
 
 
 def _guess(weights: Mapping[str, Tensor]) -> str | None:
-    """The encoder's name there, for those that are known here too."""
+    """The encoder's name there, for those that are known here too; so that what one of them lacks can be named."""
     for prefix, kind in (("encoder.model", "tu-"), ("encoder", "")):
-        known = known_backbone(indented(prefix, weights))
-        if known:
-            return kind + (TIMM_NAMES.get(known[0], known[0]) if kind else known[0])
+        encoder = indented(prefix, weights)
+        known = known_backbone(encoder)
+        name = known[0] if known else damaged_backbone(encoder)
+        if name:
+            return kind + (TIMM_NAMES.get(name, name) if kind else name)
     return "xception" if "encoder.block12.rep.1.conv1.weight" in weights else None
 
 
@@ -268,11 +271,9 @@ def _depth(backbone: str, channels: int) -> int | None:
     return max((i for i, c in enumerate(stages, 1) if c == channels), default=None)
 
 
-def _in_channels(content: Content, said: Mapping[str, Any]) -> int:
-    for name in ("encoder.conv1.weight", "encoder.features.0.0.weight"):
-        if name in content.tensors:
-            return content.tensors[name].shape[1]
-    return _whole(content, "in_channels", said.get("in_channels", 3), range(1, 4097))
+def _in_channels(weights: Mapping[str, Tensor]) -> int:
+    names = ("encoder.conv1.weight", "encoder.features.0.0.weight")
+    return next((weights[name].shape[1] for name in names if name in weights), 3)
 
 
 def _whole(content: Content, what: str, value: Any, allowed: Sequence[int]) -> int:

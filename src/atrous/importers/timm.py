@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atrous.backbones import create_backbone
 from atrous.backbones.weights import NOT_BACKBONE
@@ -64,29 +64,39 @@ def convert(
     if not backbone.startswith("timm:"):
         return imagenet.convert(content, model, backbone, output_stride, model_options)
     stride = output_stride or MODELS[choose("model", model, MODELS)].output_stride
-    own = shapes_of(backbone, stride)
+    own, first = shapes_of(backbone, stride)
     names = table(content.tensors, own)
-    check_fits(content, backbone, own, {ours: content.tensors[name] for name, ours in names.items() if ours})
+    found = {ours: content.tensors[name] for name, ours in names.items() if ours}
+    channels = check_fits(content, backbone, own, first, found)
     normalization = said or normalization_of(backbone)
-    return backbone_only(content, model, backbone, names, stride, normalization, **(model_options or {}))
+    options = model_options or {}
+    return backbone_only(content, model, backbone, names, stride, normalization, channels, **options)
 
 
-def shapes_of(backbone: str, output_stride: int, in_channels: int = 3, **options: Any) -> dict[str, Tensor]:
-    """The weights of a backbone, without their values and their memory."""
+def shapes_of(backbone: str, output_stride: int, **options: Any) -> tuple[dict[str, Tensor], str]:
+    """(the weights of a backbone, without values and memory; the name of its first convolution's)."""
     with torch.device("meta"):
-        network = create_backbone(backbone, output_stride=output_stride, in_channels=in_channels, **options)
-    return network.state_dict()
+        network = create_backbone(backbone, output_stride=output_stride, **options)
+    first = next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    return network.state_dict(), f"{first}.weight"
 
 
 def check_fits(
-    content: Content, backbone: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> None:
-    """InputError before a network is built that a file names and does not hold."""
-    wanted = [name for name in own if not name.endswith("num_batches_tracked")]
-    lacking = [name for name in wanted if name not in found or found[name].shape != own[name].shape]
+    content: Content, backbone: str, own: Mapping[str, Tensor], first: str, found: Mapping[str, Tensor]
+) -> int:
+    """The picture's channels, which `first` tells; InputError before a network is built that a file does not hold."""
+    channels = found[first].shape[1] if first in found and found[first].ndim == 4 else 3
+    lacking = []
+    for name, weight in own.items():
+        there = tuple(found[name].shape) if name in found else None
+        shape = tuple(weight.shape)
+        if name == first:
+            shape = (shape[0], channels, *shape[2:])
+        if there != shape and not name.endswith("num_batches_tracked"):
+            lacking.append(f"{name} {shape} ({'not there' if there is None else f'{there} there'})")
     if lacking:
-        name, shape = lacking[0], tuple(own[lacking[0]].shape)
-        raise content.error(f"{len(lacking)} weights of {backbone} are not in it, first {name} {shape}")
+        raise content.error(f"{len(lacking)} weights of {backbone} do not fit, first {lacking[0]}")
+    return channels
 
 
 def table(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Table:
