@@ -11,9 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import atrous
 from atrous import hub
@@ -21,6 +23,9 @@ from atrous.checkpoint import Metadata
 from atrous.cli import main
 from atrous.data import SCENES
 from atrous.errors import InputError
+from atrous.importers.initialise import initialise
+from atrous.models import build_model
+from atrous.report.source import is_source, open_source
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 REVISION = "0" * 39 + "1"
@@ -180,6 +185,25 @@ def test_a_folder_and_back(model: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.safetensors: exists already"):
         hub.save_pretrained(model, tmp_path / "cats")
     hub.save_pretrained(model, tmp_path / "cats", overwrite=True)
+
+
+def test_the_folder_stands_where_a_checkpoint_is_asked_for(
+    model: Any, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "cats"
+    hub.save_pretrained(model, folder)
+    for name, weight in atrous.load(folder).state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+    main(["predict", str(folder), str(photo), "--out", str(tmp_path / "out")])
+    labels = np.array(Image.open(tmp_path / "out" / "photo.png"))
+    np.testing.assert_array_equal(labels, atrous.Predictor(folder, runtime="torch").predict(photo).labels)
+    main(["info", str(folder)])
+    assert "mobilenet_v2" in capsys.readouterr().out
+    assert is_source(str(folder))
+    assert open_source(str(folder)).checkpoint == str(folder / "model.safetensors")
+    taken = initialise(build_model(model.config), folder, lambda: torch.zeros(0))
+    assert (taken.source, taken.normalization) == ("atrous", model.metadata.normalization)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
 def test_the_card_is_read_by_the_hub_s_own_reader(model: Any, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from atrous.config import ModelConfig, Normalization, Protocol, from_dict, to_di
 from atrous.data.labels import Labels
 from atrous.errors import InputError
 from atrous.models import Model, empty_model
-from atrous.repository import bring, is_repository
+from atrous.repository import WEIGHTS, bring, has_weights, is_repository
 
 FORMAT = "1"
 FOREIGN = "; a checkpoint of another project is brought here by `atrous import FILE`"
@@ -113,9 +113,13 @@ def _stored(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def locate(path: str | Path) -> Path:
-    """The file of a checkpoint: a path, "box" for the model that the package brings, or hub:OWNER/NAME."""
+    """The file of a checkpoint: a path, a folder with model.safetensors, "box" for the model that the package brings,
+    or hub:OWNER/NAME.
+    """
     if is_repository(path):
         return bring(path)
+    if has_weights(path):
+        return Path(path) / WEIGHTS
     return BOX_FILE if str(path) == BOX and not Path(BOX).is_file() else Path(path)
 
 
@@ -158,8 +162,8 @@ def header_of(config: ModelConfig, metadata: Metadata, where: str) -> dict[str, 
 def load(path: str | Path = BOX) -> Model:
     """Rebuild the model of a checkpoint, in eval mode on the CPU, with its `metadata`.
 
-    path: a file, "box": the model that the package brings (background and eleven classes of VOC 2012), or
-    "hub:OWNER/NAME": one of the Hugging Face hub.
+    path: a file, a folder of `atrous.hub.save_pretrained`, "box": the model that the package brings (background and
+    eleven classes of VOC 2012), or "hub:OWNER/NAME": one of the Hugging Face hub.
     InputError where the file is missing, truncated, or no checkpoint of this package.
     """
     path = locate(path)

@@ -21,6 +21,11 @@ def is_repository(name: str | Path) -> bool:
     return str(name).startswith(HUB)
 
 
+def has_weights(folder: str | Path) -> bool:
+    """Whether it is a folder laid out like a repository, as `atrous.hub.save_pretrained` writes it."""
+    return (Path(folder) / WEIGHTS).is_file()
+
+
 def bring(
     name: str | Path, file: str = WEIGHTS, revision: str | None = None, token: str | None = None
 ) -> Path:

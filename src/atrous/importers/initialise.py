@@ -66,12 +66,14 @@ def initialise(
 
     Raises InputError where the file cannot be read, or its backbone is another one.
     """
-    path = locate(path)
-    if is_own(path):
-        own = load(path)
+    file = locate(path)
+    if is_own(file):
+        own = load(file)
         metadata = metadata_of(own)
-        result = Taken(str(path), "atrous", metadata.normalization, others=_others(metadata.labels, labels))
+        result = Taken(str(file), "atrous", metadata.normalization, others=_others(metadata.labels, labels))
         return _take(network, result, own.state_dict(), own.config)
+    if not Path(path).is_dir():  # a folder of another project is read with its config.json
+        path = file
     content = read(path)
     source = recognise(content)
     converted = convert_content(content, source)

@@ -10,6 +10,7 @@ from typing import Any
 
 from atrous.checkpoint import BOX, locate
 from atrous.errors import InputError
+from atrous.repository import WEIGHTS, has_weights
 
 OURS = (".safetensors", ".onnx", ".xml", ".pt2")
 
@@ -39,7 +40,7 @@ def is_source(word: str) -> bool:
     return (
         word == BOX
         or path.suffix.lower() in OURS
-        or any((path / name).is_file() for name in ("recipe.yaml", "log.csv", "best.safetensors"))
+        or any((path / name).is_file() for name in ("recipe.yaml", "log.csv", "best.safetensors", WEIGHTS))
     )
 
 
@@ -48,7 +49,7 @@ def open_source(word: str) -> Source:
     import yaml
 
     path = Path(word)
-    if path.is_dir():
+    if path.is_dir() and not has_weights(path):
         folder, checkpoint = path, path / "best.safetensors"
         if not checkpoint.is_file():
             raise InputError(

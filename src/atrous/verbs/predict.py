@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
-from atrous.repository import is_repository
+from atrous.repository import has_weights, is_repository
 from atrous.verbs.parser import (
     Parser,
     add_protocol_arguments,
@@ -84,7 +84,8 @@ def run(given: Namespace) -> None:
 def split_checkpoint(words: Sequence[str]) -> tuple[str, list[str]]:
     """The model that the first word names, "box" where it is a picture already, and the pictures."""
     first, *rest = words
-    if first != BOX and not is_repository(first) and Path(first).suffix.lower() not in OURS + THEIRS:
+    is_model = first == BOX or is_repository(first) or has_weights(first)
+    if not is_model and Path(first).suffix.lower() not in OURS + THEIRS:
         return BOX, list(words)
     if not rest:
         raise InputError(f"which pictures? {first} is the model: give pictures or folders after it")
