@@ -133,6 +133,7 @@ def predict_pictures(given: Namespace) -> None:
     settings = {
         "checkpoint": {"file": str(given.checkpoint), "sha256": digest(locate(given.checkpoint))},
         "protocol": to_dict(predictor.protocol),
+        "precision": given.precision,
         "probabilities": given.probabilities,
         "as_stored": given.as_stored,
         **({"polygons": asdict(polygons)} if polygons else {}),
