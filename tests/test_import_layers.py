@@ -22,7 +22,7 @@ ROOMS = [
     "checkpoint info pre_annotations",
     "importers runtimes hub receptive",
     "predict objective",
-    "evaluation tuning results large_job",
+    "evaluation tuning results large_job bounds",
     "segment_files video run quantize benchmark report",
     "optimizer state large",
     "train",

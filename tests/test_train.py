@@ -156,7 +156,7 @@ def test_class_weights_that_are_given(tmp_path: Path) -> None:
         ({"class_weights": "medain"}, "did you mean 'median'"),
         ({"loss": "lovas"}, "unknown loss 'lovas': did you mean 'lovasz'"),
         ({"loss": {"ce": 1, "dise": 1}}, "did you mean 'dice'"),
-        ({"ohem_threshold": 0.0}, "ohem_threshold 0.0 must be a probability"),
+        ({"ohem_threshold": 0.0}, "ohem_threshold 0.0 must be a number, at most 1 and above 0"),
         ({"ohem_min_kept": -1}, "ohem_min_kept -1 must be"),
         ({"focal_gamma": -2}, "focal_gamma -2 must be"),
         ({"protocol": {"mode": "slide"}}, "mode 'slide' needs a size"),

@@ -48,6 +48,10 @@ Mode = Literal["direct", "resize", "slide"]
 Average = Literal["probabilities", "logits"]
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How pictures are predicted, and so what a score means.
@@ -80,8 +84,17 @@ class Protocol:
             raise InputError(f"size {self.size} is not (height, width) in pixels")
         if self.longer_side is not None and self.longer_side < 1:
             raise InputError(f"longer_side {self.longer_side} must be at least 1 pixel")
-        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
-            raise InputError(f"scales {self.scales} must be positive numbers")
+        scales = self.scales if isinstance(self.scales, tuple) else ()
+        if not scales or not all(_is_number(scale) and 0 < scale < math.inf for scale in scales):
+            raise InputError(f"scales {self.scales} must be a list of positive numbers")
+        if not isinstance(self.flip, bool):
+            raise InputError(f"flip {self.flip} must be true or false")
+        if self.crf is not None and not (
+            isinstance(self.crf, dict) and all(map(_is_number, self.crf.values()))
+        ):
+            raise InputError(
+                f"crf {self.crf} must be numbers by name, as {{bi_w: 4}}; {{}} takes the CRF's own"
+            )
         if not 0 <= self.overlap < 1:
             raise InputError(f"overlap {self.overlap} must be a share of the window, from 0 to below 1")
         if self.output_stride is not None and self.output_stride < 1:
@@ -174,7 +187,7 @@ class Recipe:
         workers: processes that load pictures; the run is the same with any number of them.
         skip_broken: leave out pictures that cannot be read, and list them in broken.txt.
         save_every: iterations between two states to resume from; None: three minutes. Also at every evaluation.
-        evaluate_every: epochs between two measurements; None gives at most 20 in a run.
+        evaluate_every: whole epochs between two measurements; None gives at most 20 in a run.
         max_val: measure on this many pictures during the run; None takes all.
     """
 

@@ -38,8 +38,6 @@ def launch(recipe: Recipe, loggers: list[Any]) -> Fabric:
             f"devices {recipe.devices} contradicts the {devices} processes that were started on this machine: "
             "leave out --devices, the launcher has said it"
         )
-    if recipe.devices < 1:
-        raise InputError(f"devices {recipe.devices} must be at least 1")
     most, what = most_devices(recipe.device)
     if started() is None and devices > most:
         raise InputError(f"devices {devices}: this machine has {most} {what}, and each process needs its own")

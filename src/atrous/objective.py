@@ -31,14 +31,8 @@ class Scores(nn.Module):
 
 
 def loss_options(recipe: Recipe) -> dict[str, dict[str, float]]:
-    """The options of each loss; InputError for a loss or an option that cannot be."""
+    """The options of each loss; InputError for a loss that is none."""
     losses.loss_terms(recipe.loss)
-    if not 0 < recipe.ohem_threshold <= 1:
-        raise InputError(f"ohem_threshold {recipe.ohem_threshold} must be a probability above 0")
-    if recipe.ohem_min_kept < 0:
-        raise InputError(f"ohem_min_kept {recipe.ohem_min_kept} must be a share or a number of pixels")
-    if recipe.focal_gamma < 0:
-        raise InputError(f"focal_gamma {recipe.focal_gamma} must be 0 or more")
     return {
         "ohem": {"threshold": recipe.ohem_threshold, "min_kept": recipe.ohem_min_kept},
         "focal": {"gamma": recipe.focal_gamma},

@@ -33,8 +33,9 @@ from atrous.batches import (
     repeat_factors,
     steps,
 )
+from atrous.bounds import check_numbers, protocol_of
 from atrous.checkpoint import Metadata
-from atrous.config import Normalization, Protocol, Recipe, from_dict, to_dict, write_recipe
+from atrous.config import Normalization, Recipe, to_dict, write_recipe
 from atrous.crf import CRFHead
 from atrous.data import find_format, open_dataset
 from atrous.data.base import SegmentationDataset, Transform
@@ -138,20 +139,17 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
     of: the folder of a run that is to go on, whose state it takes.
     """
     recipe = recipe.resolved()
+    check_numbers(recipe)
     recipe.precision = pick_precision(recipe)
     if recipe.format == "auto":
         recipe.format = find_format(recipe.data)  # so that a checkpoint knows it where the data is not
     loss_options(recipe)
-    protocol = from_dict(Protocol, {"longer_side": recipe.longer_side, **recipe.protocol}, "protocol")
+    protocol = protocol_of(recipe)
     folder = Path(recipe.out or f"runs/{recipe.model}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
     if folder != of and (folder / "last.safetensors").exists():
         raise InputError(
             f"{folder}: already holds a run; go on with --resume, give another --out, or remove it"
         )
-    if recipe.accumulate < 1:
-        raise InputError(f"accumulate {recipe.accumulate} must be at least 1")
-    if recipe.ema is not None and not 0 < recipe.ema < 1:
-        raise InputError(f"ema {recipe.ema} must be a decay between 0 and 1, such as 0.999")
     choose("sampling", recipe.sampling, SAMPLING)
     state = read_state(of) if of else None
     fabric = launch(recipe, tensorboard(folder, state["progress"]["iteration"] if state else 0))
