@@ -74,6 +74,8 @@ def test_class_weights_follow_their_formulas() -> None:
     median = losses.class_weights_from_shares(pixels, in_pictures, "median")
     # frequencies 0.6, 0.3, 0.2: median 0.3
     torch.testing.assert_close(median, torch.tensor([0.5, 1.0, 1.5, 0.0]))
+    even = losses.class_weights_from_shares(torch.tensor([80, 20]), torch.tensor([100, 100]), "median")
+    torch.testing.assert_close(even, torch.tensor([0.5 / 0.8, 0.5 / 0.2]))  # the mean of the middle two
     enet = losses.class_weights_from_shares(pixels, in_pictures, "enet")
     expected = [1 / math.log(1.62), 1 / math.log(1.32), 1 / math.log(1.12), 0.0]
     torch.testing.assert_close(enet, torch.tensor(expected))

@@ -20,7 +20,7 @@ def class_weights_from_shares(pixels: Tensor, pictures_pixels: Tensor, kind: str
         weights = 1 / torch.log(1.02 + pixels / pixels.sum())
     elif kind == "median":
         frequency = pixels / pictures_pixels.clamp(min=1)
-        weights = frequency[pixels > 0].median() / frequency.clamp(min=1e-12)
+        weights = frequency[pixels > 0].quantile(0.5) / frequency.clamp(min=1e-12)
     else:
         raise ValueError(f"class weights are 'inverse', 'median' or 'enet', not {kind!r}")
     return torch.where(pixels > 0, weights, 0.0).float()
