@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from atrous.data import SCENES
 from atrous.errors import InputError
 from atrous.metrics import ConfusionMatrix
 from atrous.run import Run
+from atrous.terminal import TrainingDisplay
 
 
 def recipe(folder: Path, **settings: Any) -> Recipe:
@@ -218,3 +220,17 @@ def test_a_loading_process_that_dies(pictures: Path, tmp_path: Path) -> None:
     kept = state.read_state(tmp_path / "run")
     assert kept
     assert kept["progress"]["iteration"] >= 1
+
+
+def test_a_measurement_before_the_first_row_of_the_log_has_no_loss(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    confusion = ConfusionMatrix(9)
+    confusion.update(np.arange(9), np.arange(9))
+    for loss, said in (
+        (float("nan"), "3 s   val mIoU 1.0000"),
+        (0.25, "3 s   loss 0.2500   val mIoU 1.0000"),
+    ):
+        run: Any = SimpleNamespace(iteration=4, iterations=8, epoch=1, seconds=3.0, loss=loss, best_miou=1.0)
+        TrainingDisplay().evaluated(run, confusion.metrics(SCENES.names))
+        assert said in capsys.readouterr().out

@@ -144,15 +144,19 @@ class TrainingDisplay(Bar):
                 f"pictures are up to {longest} px: --longer_side 1024 would be faster, and crops would show more"
             )
 
+    @staticmethod
+    def loss(run: Run) -> str:
+        """Empty before the first row of the log has one."""
+        return "" if math.isnan(run.loss) else f"loss {run.loss:.4f}   "
+
     def stepped(self, run: Run) -> None:
-        best = f"   best mIoU {run.best_miou:.4f}" if run.best_miou >= 0 else ""
-        loss = "" if math.isnan(run.loss) else f"loss {run.loss:.4f}"
-        self.show(run.iteration, run.iterations, loss + best)
+        best = f"best mIoU {run.best_miou:.4f}" if run.best_miou >= 0 else ""
+        self.show(run.iteration, run.iterations, f"{self.loss(run)}{best}")
 
     def evaluated(self, run: Run, metrics: Metrics) -> None:
         say(
             f"iteration {run.iteration}/{run.iterations}   epoch {run.epoch}   {run.seconds:.0f} s   "
-            f"loss {run.loss:.4f}   val mIoU {metrics.miou:.4f}   pixel accuracy {metrics.pixel_accuracy:.4f}"
+            f"{self.loss(run)}val mIoU {metrics.miou:.4f}   pixel accuracy {metrics.pixel_accuracy:.4f}"
         )
         if warning := collapsed(metrics):
             say(f"warning: {warning}")
