@@ -15,6 +15,6 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     options = list(choices)
     if name in options:
         return name
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(options)}"
     raise InputError(f"unknown {kind} {name!r}: {hint}")

@@ -14,6 +14,7 @@ from PIL import Image
 import atrous
 from atrous.app import work
 from atrous.app.drawing import before_after, hover_picture, legend
+from atrous.app.visit import NO_MODEL, wishes
 from atrous.app.work import Limits, Models, Wish
 from atrous.data import SCENES
 from atrous.data.scenes import draw_scene
@@ -132,3 +133,21 @@ def test_models_by_name(models: Models, scene_checkpoint: Path, tmp_path: Path) 
     assert Models(both, "cpu").names == both
     with pytest.raises(InputError, match="is given twice"):
         Models([both[0], both[0]], "cpu")
+
+
+@pytest.mark.parametrize("letter", ["a", "ä"])
+def test_the_downloads_of_a_long_name_have_room_for_their_endings(
+    letter: str, models: Models, scene: Path, tmp_path: Path
+) -> None:
+    long = scene.rename(tmp_path / f"{letter * (250 // len(letter.encode()))}.png")
+    upload = work.read_upload(long, Limits())
+    result = work.refine(work.segment(models, "scenes", upload, Wish()), upload, None)
+    files = work.write_downloads(tmp_path / "out", upload, result)
+    assert all(file.is_file() for file in files)
+    assert files[0].name == f"{letter * (200 // len(letter.encode()))}_mask.png"
+
+
+def test_no_model_is_an_unknown_one(models: Models) -> None:
+    (name,), wish = wishes(None, NO_MODEL, "v3", None, "yes")  # type: ignore[arg-type]  # what JSON's null is
+    with pytest.raises(InputError, match="unknown model None: "):
+        models.predictor(name, wish)

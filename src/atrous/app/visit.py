@@ -67,7 +67,7 @@ def wishes(
     names = (model,) if other == NO_MODEL else (model, other)
     return names, Wish(
         None if protocol == OWN else protocol,
-        tuple(float(scale) for scale in scales) or None,
+        tuple(float(scale) for scale in scales or ()) or None,
         {"yes": True, "no": False}.get(flip),
     )
 

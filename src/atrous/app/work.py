@@ -6,6 +6,7 @@ file -> Upload -> Scores, one for each model -> Segmentation        nothing here
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -26,6 +27,7 @@ from atrous.protocols import settle
 from atrous.results import index_png, save_json
 from atrous.visualize import draw
 
+LONGEST_NAME = 200  # bytes of the name of a download before its ending: file systems take 255 in all
 KEPT_PREDICTORS = 4  # models at other protocols; each is as large as its weights
 
 
@@ -40,7 +42,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Upload:
-    """name: without folder or ending. image: (H, W, 3) uint8. size: (height, width) of the file. notes: of reading."""
+    """name: for downloads, without folder and ending. image: (H, W, 3) uint8. size: (height, width) of the file."""
 
     name: str
     file_name: str
@@ -89,7 +91,8 @@ def read_upload(path: str | Path, limits: Limits) -> Upload:
         image = np.asarray(Image.fromarray(image).resize(to, Image.Resampling.LANCZOS))
         notes.append(f"{width}x{height} pixels, worked on at {to[0]}x{to[1]}; so are the downloads")
     lines = tuple(note.replace(f"{path}: ", "") for note in notes)
-    return Upload(path.stem or "picture", path.name, image, (height, width), lines)
+    name = os.fsencode(path.stem)[:LONGEST_NAME].decode(errors="ignore")
+    return Upload(name or "picture", path.name, image, (height, width), lines)
 
 
 def check_pixels(path: Path, limit: int) -> None:
