@@ -231,6 +231,25 @@ def test_a_damaged_state_and_other_data_are_said(undisturbed: Path, tmp_path: Pa
         training.resume(tmp_path)
 
 
+def test_data_may_move_but_not_change(pictures_and_masks: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings: dict[str, Any] = {"data": str(pictures_and_masks), "data_options": {}, "iterations": 2}
+    training.train(recipe(run, **settings))
+    moved = pictures_and_masks.rename(tmp_path / "moved")
+    main(["train", str(moved), "--resume", str(run), "--iterations", "3"])
+    assert rows(run)[-1]["iteration"] == "3"
+    assert read_recipe(run / "recipe.yaml").data == str(moved)
+    for folder in ("images", "masks"):
+        (old,) = (moved / folder).glob("0.*")
+        old.rename(old.with_stem("another"))
+    with pytest.raises(InputError, match="moved: names are others: it can only go on with the data"):
+        training.resume(run, iterations=4)
+    kept = torch.load(run / "state.pt", weights_only=True)
+    del kept["data"]["names"]  # as older versions wrote it
+    torch.save(kept, run / "state.pt")
+    assert training.resume(run, iterations=4).iteration == 4
+
+
 def test_random_states_come_back() -> None:
     kept = state.random_states()
     first = random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002

@@ -7,6 +7,7 @@ far the run is: the learning rate follows from the iteration, the batches from s
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pickle
 import random
@@ -33,7 +34,7 @@ PROGRESS = (
     *("best_miou", "seconds", "history", "broken"),
 )
 # What may be another when a run goes on; all else would make it another run.
-FREE = ("iterations", "epochs", "devices", "workers", "out", "save_every", "skip_broken")
+FREE = ("data", "iterations", "epochs", "devices", "workers", "out", "save_every", "skip_broken")
 
 
 def keep(run: Run) -> None:
@@ -103,11 +104,13 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 def restore(run: Run, state: dict[str, Any]) -> None:
     """Put a freshly set up run where `state` was. InputError where the data is not what it was."""
-    if state["data"] != data_of(run):
-        raise InputError(
-            f"{run.recipe.data}: now {data_of(run)}, when the run was stopped {state['data']}: "
-            "it can only go on with the data that it began with"
-        )
+    now = data_of(run)
+    for what, before in state["data"].items():  # older states have no names
+        if now[what] != before:
+            found = "others" if what == "names" else f"{now[what]}, when the run was stopped {before}"
+            raise InputError(
+                f"{run.recipe.data}: {what} are {found}: it can only go on with the data that it began with"
+            )
     run.network.load_state_dict(state["network"])
     run.optimizer.optimizer.load_state_dict(state["optimizer"])
     run.fabric._precision.load_state_dict(state["precision"])
@@ -128,7 +131,13 @@ def normalization(state: dict[str, Any]) -> Normalization:
 
 def data_of(run: Run) -> dict[str, Any]:
     """What must not change under a run: the order of the pictures depends on it."""
-    return {"pictures": len(run.train_data), "classes": list(run.train_data.labels.names)}
+    parts = (run.train_data, run.val_data)
+    names = "\n".join(data.name(index) for data in parts for index in range(len(data)))
+    return {
+        "pictures": len(run.train_data),
+        "classes": list(run.train_data.labels.names),
+        "names": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
+    }
 
 
 def random_states() -> dict[str, Any]:
