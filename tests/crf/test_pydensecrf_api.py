@@ -70,6 +70,24 @@ def test_unary_objects_and_no_unary() -> None:
     assert np.allclose(crf.inference(0), expected)
 
 
+def test_impossible_labels() -> None:
+    """-log of exact zeros: the others share the probability as without it; the limit of ever smaller ones."""
+    p = np.random.default_rng(0).dirichlet(np.ones(C), N).T.astype(np.float32)
+    p[0, ::3] = 0
+    p /= p.sum(0)
+    crf, limit = dcrf.DenseCRF2D(W, H, C), dcrf.DenseCRF2D(W, H, C)
+    limit.setUnaryEnergy(utils.unary_from_softmax(p, clip=1e-30))
+    with np.errstate(divide="ignore"):
+        crf.setUnaryEnergy(-np.log(p))
+    assert np.allclose(crf.inference(0), p, atol=1e-6)
+    for each in (crf, limit):
+        each.addPairwiseBilateral(20, 13, picture(H, W), 4)
+    q = crf.inference(np.int64(5))
+    assert np.allclose(q.sum(0), 1, atol=1e-4)
+    assert q[0, ::3].max() < 1e-15
+    assert np.allclose(q, limit.inference(5), atol=1e-4)
+
+
 def test_compat_of_every_rank_has_pydensecrfs_sign() -> None:
     results = []
     features = utils.create_pairwise_gaussian((2, 2), (H, W))
@@ -107,6 +125,8 @@ def test_utils() -> None:
     [
         (lambda d: d.setUnaryEnergy(np.ones((2, N), np.float32)), "Need"),
         (lambda d: d.setUnaryEnergy(np.ones((C, N))), "u: wanted a float32 array"),
+        (lambda d: d.setUnaryEnergy(np.full((C, N), np.nan, np.float32)), "u: has NaN or -inf"),
+        (lambda d: d.setUnaryEnergy(np.full((C, N), -np.inf, np.float32)), "u: has NaN or -inf"),
         (lambda d: d.addPairwiseGaussian(0, 3), "sxy: wanted"),
         (lambda d: d.addPairwiseGaussian(3, np.ones(2, np.float32)), "compat: wanted"),
         (lambda d: d.addPairwiseGaussian(3, np.array([1.0, 2.0, 3.0])), "compat: wanted a float32 array"),

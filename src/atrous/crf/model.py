@@ -138,7 +138,7 @@ class MeanField:
 
         overwrite_unary: the result may take the place of `unary` in memory, and nothing can be run afterwards.
         """
-        if not isinstance(iterations, int) or iterations < 0:
+        if not isinstance(iterations, int | np.integer) or iterations < 0:
             raise InputError(f"iterations: wanted a whole number >= 0, got {iterations!r}")
         if iterations and self.compiled is not None:
             return self.compiled.run(iterations, overwrite_unary=overwrite_unary)

@@ -22,8 +22,11 @@ NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = 0, 1,
 _NORMALIZATIONS = ("none", "before", "after", "symmetric")
 
 
+IMPOSSIBLE = 1e4  # the energy that +inf, -log of probability 0, becomes: exp(-1e4) is 0 in float32 too
+
+
 class ConstUnary:
-    """Unary energies (C, N) float32 that do not depend on anything."""
+    """Unary energies (C, N) float32 that do not depend on anything. +inf: the label is impossible."""
 
     def __init__(self, u: Array) -> None:
         self.energy = _float32("u", u)
@@ -66,7 +69,9 @@ class DenseCRF:
         if tuple(u.energy.shape) != (self._nlabels, self._nvar):
             need = (self._nlabels, self._nvar)
             raise InputError(f"u: Bad shape for unary energy (Need {need}, got {tuple(u.energy.shape)})")
-        self._unary, self._built = u.energy, None
+        if bool(torch.isnan(u.energy).any() | torch.isneginf(u.energy).any()):
+            raise InputError("u: has NaN or -inf; wanted energies, +inf where a label is impossible")
+        self._unary, self._built = u.energy.masked_fill(torch.isposinf(u.energy), IMPOSSIBLE), None
 
     def setUnaryEnergy(self, u: Array, f: Array | None = None) -> None:  # noqa: N802
         """Set the unary energies u (C, nvar), or u f with u (C, K) and f (K, nvar); float32."""
