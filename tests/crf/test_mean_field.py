@@ -300,6 +300,11 @@ def test_layouts_and_dtypes_of_the_input_do_not_matter() -> None:
     assert np.array_equal(DenseCRF(iter_max=2)(image, read_only), expected)
 
 
+def test_iterations_of_numpy_are_whole_numbers() -> None:
+    image, p = picture(H, W), probabilities(3, H, W)
+    assert np.array_equal(DenseCRF(iter_max=np.int64(3))(image, p), DenseCRF(iter_max=3)(image, p))  # type: ignore[arg-type]
+
+
 GOOD: tuple[Any, Any] = (picture(H, W), probabilities(3, H, W))
 
 
@@ -311,6 +316,10 @@ GOOD: tuple[Any, Any] = (picture(H, W), probabilities(3, H, W))
         (GOOD[0], np.full_like(GOOD[1], np.nan), "probabilities: has NaN"),
         (GOOD[0], GOOD[1] * 2, "sum to 1 over C: apply softmax"),
         (GOOD[0], np.log(GOOD[1]), "are >= 0 and sum to 1"),
+        (GOOD[0], GOOD[1] * 0.9, r"got values from .*, sums from 0\.9 to 0\.9$"),
+        (GOOD[0], GOOD[1] * (np.arange(W) > 0), r"got values from 0, sums from 0 to 1$"),
+        (GOOD[0], None, "probabilities: wanted a numeric numpy array or tensor, got .*NoneType"),
+        (GOOD[0], GOOD[1].tolist(), "probabilities: wanted a numeric numpy array or tensor, got .*list"),
         (GOOD[0], np.zeros((0, H, W), np.float32), "probabilities: wanted"),
         (
             GOOD[0][:-1],

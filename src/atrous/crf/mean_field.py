@@ -43,7 +43,7 @@ class DenseCRF:
         bi_xy_std: float = 67,
         bi_rgb_std: float = 3,
     ) -> None:
-        if isinstance(iter_max, bool) or not isinstance(iter_max, int) or iter_max < 0:
+        if isinstance(iter_max, bool) or not isinstance(iter_max, int | np.integer) or iter_max < 0:
             raise InputError(f"iter_max: wanted a whole number >= 0, got {iter_max!r}")
         for name, std in (("pos_xy_std", pos_xy_std), ("bi_xy_std", bi_xy_std), ("bi_rgb_std", bi_rgb_std)):
             if not 0 < float(std) < float("inf"):
@@ -51,7 +51,7 @@ class DenseCRF:
         for name, weight in (("pos_w", pos_w), ("bi_w", bi_w)):
             if not 0 <= _number(weight) < float("inf"):
                 raise InputError(f"{name}: wanted a number >= 0, got {weight}")
-        self.iter_max = iter_max
+        self.iter_max = int(iter_max)
         self.pos_w, self.pos_xy_std = pos_w, float(pos_xy_std)
         self.bi_w, self.bi_xy_std, self.bi_rgb_std = bi_w, float(bi_xy_std), float(bi_rgb_std)
 
@@ -78,6 +78,7 @@ class DenseCRF:
                 image = image.cpu().numpy()
             result = self(image, _tensor("probabilities", probabilities))
             return result.numpy()
+        probabilities = _tensor("probabilities", probabilities)
         check_probabilities(probabilities)
         learned = any(
             isinstance(x, Tensor) and x.requires_grad for x in (probabilities, self.pos_w, self.bi_w)
@@ -149,10 +150,12 @@ def check_probabilities(probabilities: Tensor) -> None:
     total = probabilities.detach().sum(-3, dtype=torch.float32)
     if not bool(torch.isfinite(total).all()):
         raise InputError(f"probabilities: has NaN or infinite values; wanted {shape} with values 0..1")
-    low, high = float(probabilities.detach().amin()), float(total.max())
-    if low < -1e-6 or high > 1 + _SUM_TOLERANCE or float(total.min()) < 1 - _SUM_TOLERANCE:
+    low, least, most = float(probabilities.detach().amin()), float(total.min()), float(total.max())
+    if low < -1e-6 or most > 1 + _SUM_TOLERANCE or least < 1 - _SUM_TOLERANCE:
         wanted = "probabilities (C, H, W) that are >= 0 and sum to 1 over C: apply softmax to scores first"
-        raise InputError(f"probabilities: wanted {wanted}; got values from {low:.3g}, sums up to {high:.3g}")
+        raise InputError(
+            f"probabilities: wanted {wanted}; got values from {low:.3g}, sums from {least:.3g} to {most:.3g}"
+        )
 
 
 def check_image(image: Array | Tensor, unary: Tensor) -> Tensor:
