@@ -13,7 +13,7 @@ from PIL import Image
 import atrous
 from atrous.checkpoint import Metadata
 from atrous.cli import main
-from atrous.data import Labels
+from atrous.data import VOC, Labels
 from atrous.data.labels import check_classes, first_difference
 from atrous.errors import InputError
 from atrous.importers.initialise import initialise
@@ -96,6 +96,21 @@ def test_other_words_for_a_few_classes_are_measured(others: tuple[str, ...], fit
     else:
         with pytest.raises(InputError, match="in the model and"):
             check_classes(ours, Labels.named(others))
+
+
+def test_names_that_an_importer_guessed_by_their_number_do_not_count(
+    folder: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (folder / "classes.txt").write_text("\n".join(f"kind of thing {chr(97 + i)}" for i in range(21)))
+    model = create_model("deeplab_v3plus", "mobilenet_v2", num_classes=21, width=0.25)
+    for recipe in ({}, {"model": "deeplab_v3plus"}):
+        atrous.save(model, tmp_path / "voc.safetensors", Metadata(VOC, recipe=recipe))
+        words = ["evaluate", str(tmp_path / "voc.safetensors"), str(folder)]
+        if recipe:
+            assert "class 0 is 'background' in the model" in refused(words)
+        else:
+            main(words)
+    assert (tmp_path / "voc_val.json").exists()
 
 
 def test_a_new_classifier_where_the_names_are_others(file: Path) -> None:

@@ -19,6 +19,7 @@ from atrous.config import to_dict
 from atrous.data.base import Sample, SegmentationDataset
 from atrous.data.labels import check_classes
 from atrous.errors import InputError
+from atrous.importers.label_names import are_guessed
 from atrous.metrics import ConfusionMatrix, Metrics
 from atrous.predict import Predictor
 from atrous.stream import ahead, buckets
@@ -49,7 +50,7 @@ def evaluate(
     network together. trimap, boundary_share: scores near boundaries too, see `boundary.BoundaryScores`.
     each: called with every sample and its prediction (H, W).
     """
-    check_classes(predictor.labels, dataset.labels)
+    check_classes(predictor.labels, dataset.labels, are_guessed(predictor.metadata))
     names = dataset.labels.names
     confusion = ConfusionMatrix(len(names), dataset.labels.ignore_index)
     near = BoundaryScores(len(names), dataset.labels.ignore_index, trimap, boundary_share)

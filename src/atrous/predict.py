@@ -120,6 +120,7 @@ class Predictor:
         self.model = runtimes.prepare(model, self.device, runtime, precision, source)
         self.output_stride = checkpoint.config_of(model).output_stride
         self.labels = metadata.labels
+        self.metadata = metadata
         self.mean, self.std = (
             torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (metadata.normalization.mean, metadata.normalization.std)

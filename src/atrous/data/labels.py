@@ -60,10 +60,11 @@ def first_difference(names: Sequence[str], others: Sequence[str]) -> int | None:
     return next((i for i, (a, b) in enumerate(_spelled_alike(names, others)) if a != b), None)
 
 
-def check_classes(model: Labels, data: Labels) -> None:
+def check_classes(model: Labels, data: Labels, guessed: bool = False) -> None:
     """InputError where the classes of a model are not those of the data: another number, another order, other things.
 
-    A few names that stand nowhere on the other side, as airplane for aeroplane, are taken for other words.
+    A few names that stand nowhere on the other side, as airplane for aeroplane, are taken for other words. guessed: the
+    model's names are only those that so many classes have most often, so their number alone counts.
     """
     ours, names = model.names, data.names
     if len(names) != len(ours):
@@ -72,7 +73,7 @@ def check_classes(model: Labels, data: Labels) -> None:
             f"the data {len(names)} ({', '.join(names[:4])}...): they must be the same"
         )
     index = first_difference(ours, names)
-    if index is not None and not _are_other_words(ours, names):
+    if index is not None and not guessed and not _are_other_words(ours, names):
         raise InputError(
             f"class {index} is {ours[index]!r} in the model and {names[index]!r} in the data: the classes must be the "
             "same in the same order; a folder's are those of its classes.txt, or of --data_options.classes"
