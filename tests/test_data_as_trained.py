@@ -150,3 +150,9 @@ def test_the_box_knows_its_classes_of_voc(tmp_path: Path) -> None:
     assert data.labels.names == about.labels.names
     cat, person = about.labels.names.index("cat"), about.labels.names.index("person")
     assert data.mask(0).tolist() == [[0, 0, cat, 0, person, 255]]
+
+
+def test_how_many_scenes_were_drawn_to_learn_from_is_not_how_many_are_measured() -> None:
+    recipe = {"data": "scenes", "format": "scenes", "data_options": {"length": 7, "seed": 3}}
+    assert as_trained(recipe, "scenes").options == {"seed": 3}
+    assert as_trained(recipe, "scenes", options={"length": 5}).options == {"seed": 3, "length": 5}

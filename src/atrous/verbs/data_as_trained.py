@@ -12,6 +12,8 @@ from atrous.errors import InputError
 if TYPE_CHECKING:
     from atrous.data import SegmentationDataset
 
+LENGTH = "length"  # of the drawn scenes: how many are to be learnt from, not what they are
+
 
 @dataclass(frozen=True)
 class Opening:
@@ -63,7 +65,7 @@ def as_trained(
     given = dict(options or {})
     if format is None or format == "auto":
         format = find_format(path)
-    theirs = recipe.get("data_options") or {}
+    theirs = {key: value for key, value in (recipe.get("data_options") or {}).items() if key != LENGTH}
     if format != format_of(recipe) or not set(theirs) <= set(options_of(format)):
         return Opening(path, format, given, split or "val")
     val = recipe.get("val_split") or "val"
