@@ -183,8 +183,10 @@ def resumed_recipe(folder: Path, changes: dict[str, Any]) -> Recipe:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed run left half-written."""
-    for name in ("state.pt", "last.safetensors", "best.safetensors", "log.csv", "recipe.yaml"):
-        for beside in folder.glob(f".{name}.*"):
+    files = ("state.pt", "last.safetensors", "best.safetensors", "log.csv", "recipe.yaml")
+    of_safetensors = ".tmp??????"  # it writes beside and renames, too
+    for pattern in (*(f".{name}.*" for name in files), of_safetensors):
+        for beside in folder.glob(pattern):
             beside.unlink(missing_ok=True)
 
 
