@@ -110,6 +110,7 @@ def test_names_that_an_importer_guessed_by_their_number_do_not_count(
             assert "class 0 is 'background' in the model" in refused(words)
         else:
             main(words)
+            main(["crf", "search", *words[1:], "--pictures", "1", "--iterations", "0"])
     assert (tmp_path / "voc_val.json").exists()
 
 

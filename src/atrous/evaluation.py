@@ -17,9 +17,8 @@ from rich.table import Table
 from atrous.boundary import BoundaryScores
 from atrous.config import to_dict
 from atrous.data.base import Sample, SegmentationDataset
-from atrous.data.labels import check_classes
 from atrous.errors import InputError
-from atrous.importers.label_names import are_guessed
+from atrous.importers.label_names import check_same_classes
 from atrous.metrics import ConfusionMatrix, Metrics
 from atrous.predict import Predictor
 from atrous.stream import ahead, buckets
@@ -50,7 +49,7 @@ def evaluate(
     network together. trimap, boundary_share: scores near boundaries too, see `boundary.BoundaryScores`.
     each: called with every sample and its prediction (H, W).
     """
-    check_classes(predictor.labels, dataset.labels, are_guessed(predictor.metadata))
+    check_same_classes(predictor.metadata, dataset.labels)
     names = dataset.labels.names
     confusion = ConfusionMatrix(len(names), dataset.labels.ignore_index)
     near = BoundaryScores(len(names), dataset.labels.ignore_index, trimap, boundary_share)

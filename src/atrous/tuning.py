@@ -23,8 +23,8 @@ from atrous.config import to_dict
 from atrous.crf import DenseCRF
 from atrous.crf.search import COMBINATIONS, Parameters, coarse_to_fine
 from atrous.data.base import SegmentationDataset
-from atrous.data.labels import check_classes
 from atrous.errors import InputError
+from atrous.importers.label_names import check_same_classes
 from atrous.metrics import ConfusionMatrix
 from atrous.predict import Predictor
 
@@ -70,7 +70,7 @@ def search_crf(
     """
     if not len(dataset) or pictures < 1:
         raise InputError(f"no pictures to search on ({len(dataset)} there, {pictures} asked for)")
-    check_classes(predictor.labels, dataset.labels)
+    check_same_classes(predictor.metadata, dataset.labels)
     predictor.crf = None
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).astype(int)).tolist()
     about = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from atrous.checkpoint import Metadata
 from atrous.data.class_names import ADE20K, COCO, COCO_STUFF, COCO_STUFF_182
-from atrous.data.labels import CITYSCAPES, VOC, Labels
+from atrous.data.labels import CITYSCAPES, VOC, Labels, check_classes
 
 
 def labels_for(num_classes: int) -> Labels | None:
@@ -13,7 +13,8 @@ def labels_for(num_classes: int) -> Labels | None:
     return {len(labels): labels for labels in known}.get(num_classes)
 
 
-def are_guessed(metadata: Metadata) -> bool:
-    """Whether classes have the names of `labels_for`, and no training of ours says that they are."""
-    known = labels_for(len(metadata.labels))
-    return not metadata.recipe and known is not None and metadata.labels.names == known.names
+def check_same_classes(model: Metadata, data: Labels) -> None:
+    """`check_classes`; of names that are those of `labels_for`, and that no training of ours set, the number alone."""
+    known = labels_for(len(model.labels))
+    guessed = not model.recipe and known is not None and model.labels.names == known.names
+    check_classes(model.labels, data, guessed)
