@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch.nn.utils import prune
 
 import atrous
-from atrous.checkpoint import Metadata, load, metadata_of, save
+from atrous.checkpoint import Metadata, load, metadata_of, read_metadata, save
 from atrous.config import Normalization, Protocol
-from atrous.data import SCENES
+from atrous.data import SCENES, Labels
 from atrous.errors import InputError
 
 
@@ -193,3 +193,19 @@ def test_files_that_are_no_checkpoint(scene_checkpoint: Path, tmp_path: Path) ->
     mixed.write_bytes(header)
     with pytest.raises(InputError, match="do not fit together"):
         load(mixed)
+
+
+def test_metadata_without_the_weights(tmp_path: Path) -> None:
+    """Of a file whose weights fit no model, too, and of the folder that holds it."""
+    model = atrous.create_model("deeplab_v3plus", "mobilenet_v2", num_classes=2, width=0.25)
+    path = tmp_path / "model.safetensors"
+    save(model, path, Metadata(Labels.named(["a", "b"]), scores={"miou": 0.5}, recipe={"seed": 3}))
+    assert read_metadata(path) == read_metadata(tmp_path) == metadata_of(load(path))
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    save_file({"x": torch.zeros(1)}, path, header)
+    assert read_metadata(path).recipe == {"seed": 3}
+    with pytest.raises(InputError, match="header and weights do not fit together"):
+        load(path)
+    with pytest.raises(InputError, match=r"gone\.safetensors: no such checkpoint"):
+        read_metadata(tmp_path / "gone.safetensors")

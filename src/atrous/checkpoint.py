@@ -10,7 +10,8 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,28 +168,52 @@ def load(path: str | Path = BOX) -> Model:
     InputError where the file is missing, truncated, or no checkpoint of this package.
     """
     path = locate(path)
+    with _opened(path) as file:
+        config, metadata = _about(path, file)
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with _fitting(path):
+        model = empty_model(config)
+        model.load_state_dict(weights)
+    model.metadata = metadata  # type: ignore[assignment]
+    return model.eval()
+
+
+def read_metadata(path: str | Path = BOX) -> Metadata:
+    """What `load` puts on the model, without reading the weights. InputError as there."""
+    path = locate(path)
+    with _opened(path) as file:
+        return _about(path, file)[1]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("atrous")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error}){FOREIGN}") from None
+
+
+def _about(path: Path, file: Any) -> tuple[ModelConfig, Metadata]:
+    header = (file.metadata() or {}).get("atrous")
     if header is None:
         raise InputError(
             f"{path}: safetensors, but not a checkpoint that atrous wrote (it has no header of ours){FOREIGN}"
         )
+    with _fitting(path):
+        return parse_header(json.loads(header), str(path))
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
     try:
-        config, metadata = parse_header(json.loads(header), str(path))
-        model = empty_model(config)
-        model.load_state_dict(weights)
+        yield
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: header and weights do not fit together ({str(error).strip()})") from None
-    model.metadata = metadata  # type: ignore[assignment]
-    return model.eval()
 
 
 def config_of(model: nn.Module) -> ModelConfig:

@@ -15,7 +15,7 @@ from atrous.quick_inference import with_quick_inference
 from atrous.runtimes.folding import fold_batch_norm
 from atrous.runtimes.networks import Exported, OnnxNetwork, OpenVinoNetwork, TorchProgram
 
-__all__ = ["RUNTIMES", "Exported", "fold_batch_norm", "installed", "load", "need", "prepare"]
+__all__ = ["RUNTIMES", "Exported", "fold_batch_norm", "installed", "load", "need", "prepare", "read_metadata"]
 
 FILES: dict[str, type[OnnxNetwork] | type[OpenVinoNetwork] | type[TorchProgram]] = {
     ".onnx": OnnxNetwork,
@@ -24,6 +24,13 @@ FILES: dict[str, type[OnnxNetwork] | type[OpenVinoNetwork] | type[TorchProgram]]
 }
 RUNTIMES = ("auto", "eager", "torch", "onnxruntime", "openvino")
 PRECISIONS = ("fp32", "bf16")
+
+
+def read_metadata(path: str | Path = checkpoint.BOX) -> checkpoint.Metadata:
+    """What a checkpoint or a file of `atrous export` says besides its weights; they are read for the latter alone."""
+    if checkpoint.locate(path).suffix not in FILES:
+        return checkpoint.read_metadata(path)
+    return checkpoint.metadata_of(load(path))
 
 
 def load(path: str | Path = checkpoint.BOX) -> nn.Module:

@@ -46,10 +46,9 @@ def add_data_arguments(parser: Any, purpose: str, format: str = "--format") -> N
 
 def recipe_of(checkpoint: str) -> dict[str, Any]:
     """The recipe in a checkpoint or an exported file; empty where it has none."""
-    from atrous import runtimes
-    from atrous.checkpoint import metadata_of
+    from atrous.runtimes import read_metadata
 
-    return metadata_of(runtimes.load(checkpoint)).recipe
+    return read_metadata(checkpoint).recipe
 
 
 def as_trained(
