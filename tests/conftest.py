@@ -12,6 +12,7 @@ import atrous
 from atrous.checkpoint import Metadata
 from atrous.cli import main
 from atrous.data import SCENES
+from drawn_photos import draw
 
 torch.set_num_threads(1)  # the tests run in one process per core
 
@@ -81,3 +82,20 @@ def pictures_and_masks(tmp_path: Path) -> Path:
         Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{i}.jpg")
         Image.fromarray(mask).save(tmp_path / "data" / "masks" / f"{i}.png")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(7):
+        draw(tmp_path / "photos" / f"{number}.png", (24, 32) if number % 3 else (17, 40), seed=number)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A TIFF that is predicted by windows."""
+    from large_pictures import pixels, write
+
+    path = tmp_path / "big.tif"
+    write(path, pixels())
+    return path

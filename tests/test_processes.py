@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import socket
 import subprocess
@@ -23,9 +22,8 @@ from atrous.errors import InputError
 from atrous.launch import launch, most_devices, started
 from atrous.metrics import Metrics
 from atrous.run import Run
+from forkserver import PROCESSES
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["atrous.train"])
 STEPS = 20
 
 

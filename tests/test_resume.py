@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import os
 import random
 import shutil
@@ -26,9 +25,7 @@ from atrous.cli import main
 from atrous.config import Recipe, read_recipe
 from atrous.errors import InputError
 from atrous.run import Run
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["atrous.train"])  # torch is imported once, not by every run
+from forkserver import PROCESSES
 
 
 def recipe(folder: Path, **settings: Any) -> Recipe:
