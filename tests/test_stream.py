@@ -1,4 +1,4 @@
-"""Work that is done ahead: in its order, within its limit, leaving the processor to who asks for it; buckets of one size."""
+"""Work done ahead: its order, its limit, and that it leaves the processor to who asks for it; buckets of one size."""
 
 from __future__ import annotations
 
