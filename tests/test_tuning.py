@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import atrous
-from atrous.checkpoint import load, metadata_of
+from atrous.checkpoint import Metadata, load, metadata_of
 from atrous.cli import main
 from atrous.config import Protocol
 from atrous.crf.search import COMBINATIONS
@@ -25,7 +25,8 @@ class Blurred:
     """In a predictor's place: the truth of the scenes, through a grid of 12 pixels, as soft scores."""
 
     def __init__(self, data: Any) -> None:
-        self.labels, self.protocol, self.crf, self.runs = data.labels, Protocol(), None, 0
+        self.labels, self.metadata = data.labels, Metadata(data.labels)
+        self.protocol, self.crf, self.runs = Protocol(), None, 0
         self.truth = {data[i].image.numpy().tobytes(): data[i].mask for i in range(3)}
 
     def scores(self, image: torch.Tensor) -> torch.Tensor:
