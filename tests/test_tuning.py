@@ -118,7 +118,8 @@ def test_the_best_goes_into_the_checkpoint(scene_checkpoint: Path, photo: Path, 
         "pictures": 2,
     }
     assert weights_digest(target) == weights_digest(scene_checkpoint)
-    plain, refined = (  # by one runtime: which is faster is tried for each file, and the CRF enlarges what differs
+    # By one runtime: which is faster is tried for each file, and the CRF enlarges what differs.
+    plain, refined = (
         Predictor(file, runtime="torch").predict(photo, probabilities=True).probabilities
         for file in (scene_checkpoint, target)
     )
