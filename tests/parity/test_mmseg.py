@@ -217,12 +217,66 @@ model = dict(
         convert(Content("f", "torch", weights, {"meta": {"cfg": settings.replace(*change)}}))
 
 
+MEAN, STD = "mean=[103.53, 116.28, 123.675]", "std=[57.0, 58, 59]"
+PIXELS = {  # settings -> BGR, mean and std in its order of channels
+    f"img_norm_cfg = dict({MEAN}, {STD}, to_rgb=False)": (True, (103.53, 116.28, 123.675), (57, 58, 59)),
+    f"img_norm_cfg = dict({MEAN}, {STD})": (False, (103.53, 116.28, 123.675), (57, 58, 59)),
+    f"model = dict(data_preprocessor=dict({MEAN}, {STD}))": (True, (103.53, 116.28, 123.675), (57, 58, 59)),
+    f"data_preprocessor = dict({MEAN}, {STD}, bgr_to_rgb=True)": (
+        *(False, (103.53, 116.28, 123.675)),
+        (57, 58, 59),
+    ),
+    "data_preprocessor = dict(type='SegDataPreProcessor')": (True, (0, 0, 0), (1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("pspnet_m-v2-d8", text) for text in PIXELS),
+        *((f"deeplabv3_{stem}-d8", next(iter(PIXELS))) for stem in ("r50b", "r50")),
+    ],
+)
+def test_pictures_are_normalised_as_the_settings_say(name: str, text: str) -> None:
+    """Ours on RGB, 0 to 1, is the network of the file on what its own preprocessor makes of BGR, 0 to 255."""
+    weights, pairs, _ = read_table(f"mmseg_{name}")
+    ours = import_checkpoint({**weights})
+    content = Content("f", "torch", weights, {"meta": {"cfg": text}})
+    followed = build(content, "mmseg", convert(content))
+    bgr, mean, std = PIXELS[text]
+    rgb = torch.rand(pairs[0][0].shape, generator=torch.Generator().manual_seed(0))
+    theirs = 255 * (rgb.flip(1) if bgr else rgb)
+    theirs = (theirs - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    said = followed.metadata.normalization
+    mine = (rgb - torch.tensor(said.mean).view(3, 1, 1)) / torch.tensor(said.std).view(3, 1, 1)
+    with torch.inference_mode():
+        wanted = ours(theirs)
+        torch.testing.assert_close(followed(mine), wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mean=[1, 2], std=[1, 2, 3]", r"its mean is \(1, 2\), not three numbers"),
+        ("mean=[1, 2, 3]", "its std is None, not three numbers"),
+        ("mean=[1, 2, 3], std=[1, 0, 1]", r"its std is \(1, 0, 1\), not above 0"),
+    ],
+)
+def test_a_normalisation_that_is_none_is_refused(text: str, message: str) -> None:
+    content = Content(
+        "f", "torch", read_table("mmseg_pspnet_m-v2-d8")[0], {"meta": {"cfg": f"img_norm_cfg = dict({text})"}}
+    )
+    with pytest.raises(InputError, match=message):
+        convert(content)
+
+
 def test_out_channels_1_keeps_both_class_names() -> None:
     weights, pairs, _ = read_table("mmseg_pspnet_m-v2-d8")
     weights = {k: v[:1] if ".conv_seg." in k else v for k, v in weights.items()}
     content = Content("f", "torch", weights, {"meta": {"dataset_meta": {"classes": ("sky", "crack")}}})
     ours = build(content, "mmseg", convert_content(content, "mmseg"))
     assert ours.metadata.labels.names == ("sky", "crack")
+    assert any("probability of 0.3 there" in note for note in ours.report.notes)
     seven = import_checkpoint(read_table("mmseg_pspnet_m-v2-d8")[0])
     with torch.inference_mode():
         wanted = seven(pairs[0][0])[:, 0].sigmoid()

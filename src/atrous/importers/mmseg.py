@@ -3,7 +3,8 @@
 Heads of 512 channels, a 3x3 convolution behind the branches, an auxiliary FCN head on block 3. Image pooling is the
 first of its branches and the last of ours. "D8": the first unit of a dilated block keeps the old rate; in MobileNetV2
 the first block of a row alone is dilated. "D16-MG124": rates 1, 2, 4 in block 4, not times 2.
-Its checkpoints tell class names, colours and the training's settings, which the network follows (mmseg_settings.py).
+Its checkpoints tell class names, colours and the training's settings, which the network and the normalisation of
+pictures follow (mmseg_settings.py).
 https://github.com/open-mmlab/mmsegmentation
 """
 
@@ -29,6 +30,7 @@ from atrous.importers.mmseg_settings import (
     check,
     epsilon,
     mobilenet_stride,
+    normalization,
     numbers,
     part,
     read_settings,
@@ -42,6 +44,8 @@ DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
 STEM = {0: "conv1.0", 1: "conv1.1", 3: "conv1.3", 4: "conv1.4", 6: "conv1.6", 7: "bn1"}
 HEAD = "decode_head"
 AUX = "auxiliary_head"
+FIRST = ("backbone.conv1.weight", "backbone.stem.0.weight", "backbone.conv1.conv.weight")
+THRESHOLD = 0.3  # its heads' own, of one class with a sigmoid
 RATES = (1, 12, 24, 36)  # what its classes have where its settings say nothing
 BINS = (1, 2, 3, 6)
 
@@ -100,9 +104,17 @@ def convert(
         weights[project] = torch.cat([weights[project][:, channels:], weights[project][:, :channels]], dim=1)
     for name, said in (("backbone", of_backbone), (HEAD, head), (AUX, part(settings, "model", AUX))):
         _take_epsilon(weights, name, epsilon(content, said))
+    pixels, bgr = normalization(content, settings)
+    if bgr:
+        first = next(name for name in FIRST if name in weights)
+        weights[first] = weights[first].flip(1)
     config = ModelConfig(model, backbone, classes, stride, options=options)
     labels = _labels(content.extras, 2 if classes == 1 else classes)  # it counts the background too
-    return Converted(config, rename(weights, table), labels=labels, protocol=_protocol(settings))
+    notes = []
+    if classes == 1:
+        threshold = head.get("threshold", THRESHOLD)
+        notes = [f"class 1 begins at a probability of {threshold} there, and at 0.5 here"]
+    return Converted(config, rename(weights, table), pixels, labels, _protocol(settings), notes)
 
 
 def _backbone(

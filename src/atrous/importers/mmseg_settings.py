@@ -11,6 +11,7 @@ from typing import Any
 from atrous.backbones.base import DilateFrom, block_rates
 from atrous.backbones.mobilenet_v2 import BLOCKS
 from atrous.backbones.resnet import STRIDES
+from atrous.config import Normalization
 from atrous.errors import InputError
 from atrous.importers.files import Content
 from atrous.layers import Dilated, dilate
@@ -111,6 +112,32 @@ def epsilon(content: Content, said: Settings) -> float:
     if not isinstance(eps, float) or not 0 < eps < 1:
         raise content.error(f"the eps of its norm_cfg is {reprlib.repr(eps)}, not between 0 and 1")
     return eps
+
+
+def normalization(content: Content, settings: Settings) -> tuple[Normalization, bool]:
+    """What is done to pictures, and whether their channels come as BGR, as its reader has them."""
+    new = part(settings, "model", "data_preprocessor") or part(settings, "data_preprocessor")
+    said = new or part(settings, "img_norm_cfg")
+    if not said:
+        return Normalization(), False
+    turned = new.get("bgr_to_rgb") is True or new.get("rgb_to_bgr") is True  # the same there
+    bgr = not (turned if new else said.get("to_rgb", True))
+    if said.get("mean") is None:
+        return Normalization((0, 0, 0), (1 / 255,) * 3), bgr
+    mean, std = (
+        tuple(value / 255 for value in _channels(content, said, name)[:: -1 if bgr else 1])
+        for name in ("mean", "std")
+    )
+    if min(std) <= 0:
+        raise content.error(f"its std is {reprlib.repr(said['std'])}, not above 0")
+    return Normalization(mean, std), bgr
+
+
+def _channels(content: Content, said: Settings, name: str) -> tuple[float, ...]:
+    found = said.get(name)
+    if not isinstance(found, tuple) or len(found) != 3 or not all(type(n) in (int, float) for n in found):
+        raise content.error(f"its {name} is {reprlib.repr(found)}, not three numbers")
+    return found
 
 
 def resnet_rates(content: Content, said: Settings, units: Sequence[int]) -> tuple[int, dict[str, Any]]:
