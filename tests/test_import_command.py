@@ -14,6 +14,7 @@ import torchvision.models.segmentation as torchvision_models
 from PIL import Image
 from safetensors.torch import load_file
 
+from atrous.checkpoint import load, metadata_of
 from atrous.cli import main
 from atrous.importers import import_checkpoint, zoo
 from atrous.predict import Predictor
@@ -218,3 +219,31 @@ def test_a_checkpoint_of_ours_needs_no_import(scene_checkpoint: Path, run: Run) 
     code, said = run("import", str(scene_checkpoint))
     assert code == 2
     assert "a checkpoint of atrous already: give it (or hub:OWNER/NAME) as it is" in said
+
+
+def test_classes_are_named_on_import(weights: dict[str, torch.Tensor], run: Run) -> None:
+    two = {
+        k: v[:2] if k.startswith(("classifier.4.", "aux_classifier.4.")) else v for k, v in weights.items()
+    }
+    torch.save(two, "two.pth")
+    Path("names.txt").write_text("sky\nold wall\n")
+    Path("colours.csv").write_text("name,r,g,b\nsky,1,2,3\nwall,4,5,6\nvoid,0,0,0\n")
+    for given, names, colour in (
+        ("[rust, steel]", ("rust", "steel"), (128, 0, 0)),
+        ("names.txt", ("sky", "old wall"), (128, 0, 0)),
+        ("colours.csv", ("sky", "wall"), (4, 5, 6)),
+    ):
+        assert run("import", "two.pth", "--classes", given, "--overwrite")[0] == 0
+        labels = metadata_of(load("two.safetensors")).labels
+        assert (labels.names, labels.palette[1]) == (names, colour)
+    before = Path("two.safetensors").read_bytes()
+    for given, message in (
+        ("[sky]", "1 class names (sky), but the model has 2 classes"),
+        ("none.txt", "none.txt: no such file"),
+        ("[sky, sky]", "expected names, each once"),
+    ):
+        code, said = run("import", "two.pth", "--classes", given, "--overwrite")
+        assert code == 2 and message in said
+    assert Path("two.safetensors").read_bytes() == before
+    code, _ = run("import", "two.pth", "--num_classes", "3", "--classes", "[a, b, c]", "--overwrite")
+    assert (code, metadata_of(load("two.safetensors")).labels.names) == (0, ("a", "b", "c"))

@@ -15,10 +15,11 @@ from atrous.data.ade20k import find_ade20k, open_ade20k
 from atrous.data.base import Pair, Sample, SegmentationDataset
 from atrous.data.camvid import find_camvid, open_camvid
 from atrous.data.cityscapes import find_cityscapes, open_cityscapes
+from atrous.data.class_files import read_colour_map
 from atrous.data.coco_stuff import find_coco_stuff, open_coco_stuff
 from atrous.data.folder import open_folder
 from atrous.data.labels import CAMVID, IGNORE_INDEX, VOC, Labels, voc_palette
-from atrous.data.pictures import read_colour_map, read_image, read_mask
+from atrous.data.pictures import read_image, read_mask
 from atrous.data.scenes import SCENES, Scenes, open_scenes
 from atrous.data.voc import is_voc, open_voc
 from atrous.errors import InputError, choose

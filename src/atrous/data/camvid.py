@@ -12,9 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from atrous.data.base import SegmentationDataset, Transform
+from atrous.data.class_files import read_colour_map
 from atrous.data.labels import CAMVID, IGNORE_INDEX
 from atrous.data.layout import pair_files
-from atrous.data.pictures import read_colour_map
 from atrous.data.splits import MissingPartError
 from atrous.errors import InputError, choose
 

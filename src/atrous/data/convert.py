@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 
 from atrous.data.annotations import BACKGROUND, BACKGROUND_NAMES, Annotations, Picture, read_json
+from atrous.data.class_files import VOID_NAMES
 from atrous.data.coco import is_coco, read_coco
 from atrous.data.cvat import read_cvat
 from atrous.data.labelme import embedded_picture, is_labelme, read_labelme
 from atrous.data.labels import Labels, voc_palette
 from atrous.data.layout import files_below
-from atrous.data.pictures import IMAGE_SUFFIXES, VOID_NAMES, image_size
+from atrous.data.pictures import IMAGE_SUFFIXES, image_size
 from atrous.data.shapes import Region
 from atrous.errors import InputError
 

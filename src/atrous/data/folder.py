@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from atrous.data.base import Pair, SegmentationDataset, Transform, replace_values
+from atrous.data.class_files import label_file, read_classes
 from atrous.data.id_maps import black_and_white
 from atrous.data.labels import IGNORE_INDEX, IGNORE_INDEX_16, Labels, class_names
-from atrous.data.pictures import read_colour_map, read_lines, read_mask
+from atrous.data.pictures import read_mask
 from atrous.data.splits import SPLITS, Splits
 from atrous.errors import InputError, choose
-
-LABEL_FILES = (
-    *("classes.txt", "labelmap.txt", "class_dict.csv", "labelmap.csv", "label_colors.txt"),
-    *("labelmap.json", "labelmap.yaml", "labelmap.yml"),
-)
 
 
 def open_folder(
@@ -37,7 +33,7 @@ def open_folder(
 
     images, masks: the two folders, where they are not called images/ and masks/; relative to `path`.
     classes: the class names, or a file: one name a line, or a colour map (see `read_colour_map`), which
-        colour masks need. Otherwise the first of `LABEL_FILES` in `path`;
+        colour masks need. Otherwise the first of `class_files.CLASS_FILES` in `path`;
         otherwise all masks are read once, and the highest value gives the number of classes: class_0, ...
     values: {value in the files: class}, e.g. {255: 1} for masks drawn in black and white; 255 means void.
     val_fraction, seed: the share of pictures held out, at least one, where the folder itself has no val.
@@ -77,11 +73,6 @@ def _whole_numbers(values: Any) -> dict[int, int]:
     return numbers
 
 
-def label_file(root: Path) -> Path | None:
-    """The file that says what the classes of a folder are."""
-    return next((root / name for name in LABEL_FILES if (root / name).is_file()), None)
-
-
 def _labels(root: Path, classes: Sequence[str] | str | Path | None) -> tuple[Labels | None, Labels | None]:
     """Class labels and the colour map, each None where nothing says them."""
     if classes is None:
@@ -90,15 +81,7 @@ def _labels(root: Path, classes: Sequence[str] | str | Path | None) -> tuple[Lab
         return None, None
     if not isinstance(classes, (str, Path)):
         return Labels.named(class_names(classes)), None
-    path = Path(classes) if Path(classes).is_file() else root / classes
-    lines = [line.strip() for line in read_lines(path) if line.strip()]
-    if path.suffix == ".txt" and not any(character in line for line in lines for character in ":,"):
-        if not lines or len(set(lines)) < len(lines):
-            raise InputError(f"{path}: expected one class name a line, each once")
-        if not all(line.split()[0].isdigit() for line in lines):
-            return Labels.named(lines), None
-    colours = read_colour_map(path)
-    return colours, colours
+    return read_classes(Path(classes) if Path(classes).is_file() else root / classes)
 
 
 def _scan_labels(root: Path, pairs: Sequence[Pair], values: Mapping[int, int] | None, strict: bool) -> Labels:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atrous.data.base import Pair, SegmentationDataset, Transform
-from atrous.data.folder import label_file
+from atrous.data.class_files import label_file
 from atrous.data.labels import VOC, Labels, class_names
 from atrous.data.splits import read_list
 from atrous.errors import InputError, choose

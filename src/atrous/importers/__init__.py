@@ -7,12 +7,15 @@ One file per source: a table of names and the options that its models need (`tor
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from atrous.data.class_files import read_classes
+from atrous.data.labels import Labels, class_names
 from atrous.errors import InputError, choose
 from atrous.importers import (
     caffe,
@@ -65,6 +68,7 @@ def import_checkpoint(
     *,
     num_classes: int | None = None,
     allow_missing: str | None = None,
+    classes: Sequence[str] | str | Path | None = None,
     **options: Any,
 ) -> Model:
     """Build the model that another project's checkpoint belongs to, with its weights.
@@ -74,13 +78,15 @@ def import_checkpoint(
         source: a name of `SOURCES`. None: recognised by its content.
         num_classes: C. Another number than the file's gives the last layers new, random weights.
         allow_missing: "head" accepts a file that has the backbone alone.
+        classes: their names, or a file of them as a folder of pictures has: one a line, or a colour map. None: those
+            that the weights' file tells, or that so many classes have most often.
         options: of the source, what weights alone cannot tell, such as output_stride; each defaults to its project's.
 
     Returns the model in eval mode, with `metadata` (normalisation, labels, protocol: `atrous.save` writes them) and
     `report`, the `Report` of where every weight went.
 
-    Raises InputError for a file that is missing, damaged, refused or of no known source, an unknown option, and where
-    weights are missing or have another shape.
+    Raises InputError for a file that is missing, damaged, refused or of no known source, an unknown option, another
+    number of `classes`, and where weights are missing or have another shape.
     """
     if isinstance(path_or_state_dict, Mapping):
         content = checked(unwrapped("weights", path_or_state_dict))
@@ -88,7 +94,21 @@ def import_checkpoint(
         content = read(path_or_state_dict)
     name = recognise(content) if source is None else choose("source", source, SOURCES)
     converted = convert_content(content, name, **options)
+    if classes is not None:
+        converted = replace(converted, labels=_named(classes, num_classes or converted.config.num_classes))
     return build(content, name, converted, num_classes, allow_missing)
+
+
+def _named(classes: Sequence[str] | str | Path, count: int) -> Labels:
+    if isinstance(classes, (str, Path)):
+        labels, _ = read_classes(Path(classes))
+        where = f"{classes}: "
+    else:
+        labels, where = Labels.named(class_names(classes)), ""
+    if len(labels) != count:
+        some = ", ".join(labels.names[:4]) + (", ..." if len(labels) > 4 else "")
+        raise InputError(f"{where}{len(labels)} class names ({some}), but the model has {count} classes")
+    return labels
 
 
 def convert_content(content: Content, source: str, **options: Any) -> Converted:

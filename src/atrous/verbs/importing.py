@@ -22,6 +22,11 @@ def arguments(words: Sequence[str]) -> Parser:
     parser.add_argument("--out", help="file to write (default: NAME.safetensors here)")
     parser.add_argument("--output_stride", type=int, help="default: the project's own")
     parser.add_argument("--num_classes", type=int, help="another number gives the last layer new weights")
+    parser.add_argument(
+        "--classes",
+        type=list[str] | str,
+        help="names of the classes, like '[road, car]', or a file: one a line, or a colour map",
+    )
     parser.add_argument("--allow_missing", choices=("head",), help="accept a file of the backbone alone")
     parser.add_argument("--options", type=dict[str, Any], default={}, help="further options of the source")
     parser.add_argument("--names", action="store_true", help="list every weight in the report")
@@ -37,6 +42,7 @@ def run(given: Namespace) -> None:
         "source": given.source,
         "num_classes": given.num_classes,
         "allow_missing": given.allow_missing,
+        "classes": given.classes,
     }
     write_imported(Path(given.file), given.out, given.overwrite, options, 10**6 if given.names else 4)
 
