@@ -20,6 +20,7 @@ from atrous.checkpoint import metadata_of
 from atrous.cli import main
 from atrous.config import PAPERS, RECIPES, Recipe, find_recipe, read_recipe, recipe_names, to_dict
 from atrous.errors import InputError
+from atrous.run import close_log
 
 SIZE = (40, 52)  # of the drawn pictures
 CROP = 33
@@ -161,6 +162,7 @@ def test_two_steps(name: str, drawn: Path, tmp_path: Path) -> None:
     assert sum(changed) > 0.9 * (len(frozen) - sum(frozen))
     assert read_recipe(tmp_path / "run" / "recipe.yaml") == run.recipe
     assert run.metadata.recipe == to_dict(run.recipe)
+    close_log(run)
     shutil.rmtree(tmp_path / "run")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,31 @@ def test_a_run_leaves_all_that_is_promised(tmp_path: Path) -> None:
     assert 0 < metadata.scores["miou"] == run.best_miou
     assert read_recipe(tmp_path / "run" / "recipe.yaml").crop_size == 64
     assert (tmp_path / "run" / "samples" / "000004.png").stat().st_size > 1000
+
+
+def test_the_log_is_whole_when_a_run_ends(tmp_path: Path) -> None:
+    """TensorBoard writes by a thread of its own, seconds later; here at once, after Ctrl-C too."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    threads = threading.active_count()
+    run = training.train(recipe(tmp_path / "run", iterations=4))
+    assert threading.active_count() == threads
+    written = events.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    wanted = [(row["iteration"], row["miou"]) for row in run.history if "miou" in row]
+    assert [(row.step, row.value) for row in written.Scalars("miou")] == [
+        (step, pytest.approx(miou)) for step, miou in wanted
+    ]
+    assert len(wanted) == 2
+
+    class Impatient:
+        def started(self, run: training.Run) -> None: ...
+        def evaluated(self, run: training.Run, metrics: object) -> None: ...
+        def stepped(self, run: training.Run) -> None:
+            training.log(run, loss=run.loss)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(recipe(tmp_path / "stopped"), Impatient())
+    assert threading.active_count() == threads
 
 
 def test_learning_learns_and_is_the_same_again(tmp_path: Path) -> None:

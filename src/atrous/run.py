@@ -203,6 +203,12 @@ def log(run: Run, **values: float) -> None:
         raise write_failed(path, error) from error
 
 
+def close_log(run: Run) -> None:
+    """Write what TensorBoard's own thread has not written yet; a row that comes later opens its log again."""
+    for logger in run.fabric.loggers:
+        logger.finalize("success")
+
+
 def note_broken(run: Run, lines: list[str]) -> None:
     """Keep in mind, and in broken.txt, what could not be read and was left out."""
     fresh = [line for line in dict.fromkeys(lines) if line not in run.broken]

@@ -57,6 +57,7 @@ from atrous.run import (
     add_up,
     begin_log,
     check_finite,
+    close_log,
     draw_samples,
     log,
     mean_of_processes,
@@ -126,6 +127,8 @@ def go_on(run: Run, watcher: Watcher | None = None) -> Run:
         if isinstance(reason, DataError):
             raise InputError(f"{reason}; then go on with `atrous train --resume {run.folder}`") from None
         raise
+    finally:
+        close_log(run)
     return run
 
 
