@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from atrous.allocator import keep_freed_memory
-from atrous.atrous_depthwise import AtrousDepthwiseConv2d, suits
+from atrous.kernels.atrous_depthwise import AtrousDepthwiseConv2d, suits
+from atrous.kernels.winograd import Winograd, pays
 from atrous.layers import recast
-from atrous.winograd import Winograd, pays
 
 
 class Layer(NamedTuple):

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 import atrous
 from atrous import quantize
 from atrous.info import describe
+from atrous.kernels.upsampling import resized_labels
 from atrous.models import Model
 from atrous.runtimes import Exported, installed, load, prepare
-from atrous.upsampling import resized_labels
 
 CPU = torch.device("cpu")
 PAUSE = (

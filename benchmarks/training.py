@@ -36,15 +36,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as picture
 
-from atrous.batches import Batch, steps
 from atrous.config import Recipe
 from atrous.data import open_dataset
 from atrous.data.base import SegmentationDataset
-from atrous.depthwise import DepthwiseConv2d
 from atrous.importers import import_checkpoint
+from atrous.kernels.depthwise import DepthwiseConv2d
 from atrous.models import create_model
-from atrous.run import Run
 from atrous.train import set_up, take_step
+from atrous.training.batches import Batch, steps
+from atrous.training.run import Run
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AUX_WEIGHT = 0.5  # torchvision's reference script

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atrous.upsampling import resized_labels
+from atrous.kernels.upsampling import resized_labels
 
 # classes, stride, height, width, kind
 WORKS = [

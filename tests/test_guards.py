@@ -16,16 +16,17 @@ import torch
 from PIL import Image
 
 import atrous
-from atrous import checkpoint, evaluation, state
+from atrous import checkpoint, evaluation
 from atrous import train as training
-from atrous.batches import Batch
 from atrous.cli import main
 from atrous.config import Recipe
 from atrous.data import SCENES
 from atrous.errors import InputError
 from atrous.metrics import ConfusionMatrix
-from atrous.run import Run
 from atrous.terminal import TrainingDisplay
+from atrous.training import state
+from atrous.training.batches import Batch
+from atrous.training.run import Run
 
 
 def recipe(folder: Path, **settings: Any) -> Recipe:

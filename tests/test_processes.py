@@ -19,9 +19,9 @@ from atrous import train as training
 from atrous.checkpoint import load, metadata_of
 from atrous.config import Recipe, read_recipe
 from atrous.errors import InputError
-from atrous.launch import launch, most_devices, started
 from atrous.metrics import Metrics
-from atrous.run import Run
+from atrous.training.launch import launch, most_devices, started
+from atrous.training.run import Run
 from forkserver import PROCESSES
 
 STEPS = 20

@@ -20,7 +20,7 @@ from atrous.checkpoint import metadata_of
 from atrous.cli import main
 from atrous.config import PAPERS, RECIPES, Recipe, find_recipe, read_recipe, recipe_names, to_dict
 from atrous.errors import InputError
-from atrous.run import close_log
+from atrous.training.run import close_log
 
 SIZE = (40, 52)  # of the drawn pictures
 CROP = 33

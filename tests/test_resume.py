@@ -19,12 +19,13 @@ import torch
 from safetensors.torch import load_file
 
 import atrous
-from atrous import checkpoint, state
+from atrous import checkpoint
 from atrous import train as training
 from atrous.cli import main
 from atrous.config import Recipe, read_recipe
 from atrous.errors import InputError
-from atrous.run import Run
+from atrous.training import state
+from atrous.training.run import Run
 from forkserver import PROCESSES
 
 
@@ -257,7 +258,7 @@ def test_random_states_come_back() -> None:
 
 INTERRUPTED = """
 import os, signal
-from atrous import state
+from atrous.training import state
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has none
 done = False

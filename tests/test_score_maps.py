@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from atrous import compiled_loop, score_maps
+from atrous import score_maps
+from atrous.kernels import compiled_loop
+from atrous.kernels.upsampling import highest
 from atrous.layers import AlignCorners, resize
 from atrous.score_maps import GrownScores, add_resized
-from atrous.upsampling import highest
 
 pytest.importorskip("numba")
 

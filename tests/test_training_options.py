@@ -14,11 +14,19 @@ from torch import nn
 
 from atrous import train as training
 from atrous.batch_norm import Frozen, SyncBatchNorm2d, freeze, synchronise
-from atrous.batches import Batches, Drawn, class_pixels, collate, rare_class_weights, repeat_factors, steps
 from atrous.config import Recipe
 from atrous.data import open_dataset, train_transform
-from atrous.ema import MovingAverage
 from atrous.errors import InputError
+from atrous.training.batches import (
+    Batches,
+    Drawn,
+    class_pixels,
+    collate,
+    rare_class_weights,
+    repeat_factors,
+    steps,
+)
+from atrous.training.ema import MovingAverage
 
 
 def recipe(folder: Path, **settings: Any) -> Recipe:

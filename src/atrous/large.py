@@ -22,6 +22,7 @@ from torch import Tensor
 
 from atrous.config import Protocol, to_dict
 from atrous.errors import InputError
+from atrous.kernels.upsampling import highest
 from atrous.large_job import Job
 from atrous.predict import Predictor
 from atrous.raster import Raster, open_raster, picture_size
@@ -30,7 +31,6 @@ from atrous.record import Record, identity
 from atrous.results import OUTPUTS, Outputs, large_files, why_broken
 from atrous.segment_files import Outcome
 from atrous.tiling import Axis, parts, slide_in_blocks
-from atrous.upsampling import highest
 from atrous.visualize import STYLE, Style
 
 LARGE = 2**26  # pixels (8192 x 8192): pictures beyond are predicted by windows

@@ -20,13 +20,13 @@ from atrous.crf import DenseCRF, unary_from_labels
 from atrous.data.labels import IGNORE_INDEX, Colour, Labels
 from atrous.data.pictures import read_image, read_mask
 from atrous.errors import InputError, choose
+from atrous.kernels.upsampling import highest, resized_labels
 from atrous.layers import resize
 from atrous.models import Model, at_output_stride, smallest_picture
 from atrous.protocols import settle
 from atrous.runtimes.choice import Choice, choose_runtime
 from atrous.score_maps import GrownScores, add_resized, made
 from atrous.tiling import slide
-from atrous.upsampling import highest, resized_labels
 
 WINDOW = (513, 513)  # v3 sec. 4.1: the crop that it is trained on, where nothing else names one
 

@@ -13,12 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from atrous import compiled_loop
-from atrous.compiled_loop import LANES_8, LANES_16, Loop
+from atrous.kernels import compiled_loop
+from atrous.kernels.compiled_loop import LANES_8, LANES_16, Loop
+from atrous.kernels.upsampling import Between, source_grid
 from atrous.layers import AlignCorners, resize, zero_map
-from atrous.upsampling import Between, source_grid
 
-SCORE_ROWS, ADD_ROWS = (Loop("atrous.upsampling_kernels", name) for name in ("score_rows", "add_rows"))
+SCORE_ROWS, ADD_ROWS = (
+    Loop("atrous.kernels.upsampling_kernels", name) for name in ("score_rows", "add_rows")
+)
 NEVER = -1e30  # a logit that no softmax sees
 BAND = 2**20  # numbers of a view that exist at a time: what fits into a processor's cache
 

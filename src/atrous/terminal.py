@@ -26,7 +26,7 @@ from atrous.evaluation import collapsed
 from atrous.metrics import Metrics
 
 if TYPE_CHECKING:  # training's libraries take a second to import, which a prediction need not wait for
-    from atrous.run import Run
+    from atrous.training.run import Run
 
 LARGE_PHOTO = 2500  # pixels; Cityscapes' 2048 are trained on as they are
 SECONDS_BETWEEN_LINES = 15  # where the output is no terminal and no bar can move

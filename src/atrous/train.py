@@ -22,7 +22,20 @@ from torch.utils.data import DataLoader
 
 from atrous import losses
 from atrous.batch_norm import freeze, synchronise
-from atrous.batches import (
+from atrous.checkpoint import Metadata
+from atrous.config import Normalization, Recipe, to_dict, write_recipe
+from atrous.crf import CRFHead
+from atrous.data import find_format, open_dataset
+from atrous.data.base import SegmentationDataset, Transform
+from atrous.data.transforms import train_transform
+from atrous.errors import InputError, choose
+from atrous.evaluation import evaluate
+from atrous.importers.initialise import Taken, initialise
+from atrous.kernels.quick_gradients import with_quick_gradients
+from atrous.metrics import Metrics
+from atrous.models import create_model
+from atrous.predict import Predictor, pick_device
+from atrous.training.batches import (
     Batch,
     Batches,
     DataError,
@@ -33,25 +46,12 @@ from atrous.batches import (
     repeat_factors,
     steps,
 )
-from atrous.bounds import check_numbers, protocol_of
-from atrous.checkpoint import Metadata
-from atrous.config import Normalization, Recipe, to_dict, write_recipe
-from atrous.crf import CRFHead
-from atrous.data import find_format, open_dataset
-from atrous.data.base import SegmentationDataset, Transform
-from atrous.data.transforms import train_transform
-from atrous.ema import MovingAverage
-from atrous.errors import InputError, choose
-from atrous.evaluation import evaluate
-from atrous.importers.initialise import Taken, initialise
-from atrous.launch import launch
-from atrous.metrics import Metrics
-from atrous.models import create_model
-from atrous.objective import Scores, class_weights, loss_options
-from atrous.optimizer import learning_rate, make_optimizer
-from atrous.predict import Predictor, pick_device
-from atrous.quick_gradients import with_quick_gradients
-from atrous.run import (
+from atrous.training.bounds import check_numbers, protocol_of
+from atrous.training.ema import MovingAverage
+from atrous.training.launch import launch
+from atrous.training.objective import Scores, class_weights, loss_options
+from atrous.training.optimizer import learning_rate, make_optimizer
+from atrous.training.run import (
     Run,
     Watcher,
     add_up,
@@ -66,7 +66,7 @@ from atrous.run import (
     save,
     tensorboard,
 )
-from atrous.state import (
+from atrous.training.state import (
     is_due,
     keep,
     normalization,

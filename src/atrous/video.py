@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atrous.errors import InputError
+from atrous.kernels.upsampling import highest
 from atrous.predict import Predictor
-from atrous.upsampling import highest
 from atrous.visualize import Style, draw
 
 TARGETS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}

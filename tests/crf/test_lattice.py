@@ -89,7 +89,7 @@ def test_names_too_long_for_an_integer_take_another_way_to_the_same_lattice() ->
 def test_compiled_lattice_is_the_same(features: torch.Tensor) -> None:
     pytest.importorskip("numba")
     from atrous.crf.fast_lattice import FastLattice
-    from atrous.jit import Crew
+    from atrous.kernels.jit import Crew
 
     expected = build_lattice(features)
     with Crew(3) as crew:

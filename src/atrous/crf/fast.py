@@ -68,7 +68,7 @@ class CompiledMeanField:
             fast_kernels as kernels,
         )  # numba takes half a second to import: not before it is used
         from atrous.crf.stack import Stack
-        from atrous.jit import Crew
+        from atrous.kernels.jit import Crew
 
         self.unary = unary.detach().contiguous().numpy()
         classes, n = self.unary.shape
@@ -99,7 +99,7 @@ class CompiledMeanField:
         softmax: without it, the last iteration's logits, up to a constant at each point; it needs `q`.
         """
         from atrous.crf import fast_kernels as kernels
-        from atrous.jit import Crew
+        from atrous.kernels.jit import Crew
 
         classes, n = self.unary.shape
         alive, dead = self.alive, self.dead

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from atrous.jit import compiled
-from atrous.simd import (
+from atrous.kernels.jit import compiled
+from atrous.kernels.simd import (
     EXP_FLOOR,
     row_add,
     row_dither,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from atrous.crf.fast import Unsuitable
 from atrous.crf.lattice import embedding_scale, mixed_radix
-from atrous.jit import Crew, compiled
+from atrous.kernels.jit import Crew, compiled
 
 Array = NDArray[Any]
 CHUNK = 4096  # points that number their vertices together: a tile of `mean_field.tile_order`

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from atrous.crf import fast_kernels as kernels
 from atrous.crf.fast_lattice import FastLattice
-from atrous.jit import Crew
+from atrous.kernels.jit import Crew
 
 if TYPE_CHECKING:
     from atrous.crf.fast import Term

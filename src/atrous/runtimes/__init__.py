@@ -11,7 +11,7 @@ from torch import nn
 from atrous import checkpoint
 from atrous.checkpoint import config_of
 from atrous.errors import InputError, choose
-from atrous.quick_inference import with_quick_inference
+from atrous.kernels.quick_inference import with_quick_inference
 from atrous.runtimes.folding import fold_batch_norm
 from atrous.runtimes.networks import Exported, OnnxNetwork, OpenVinoNetwork, TorchProgram
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from atrous import depthwise
-from atrous.depthwise import DepthwiseConv2d, from_phases, phases
+from atrous.kernels import depthwise
+from atrous.kernels.depthwise import DepthwiseConv2d, from_phases, phases
+from atrous.kernels.quick_gradients import with_quick_gradients
 from atrous.layers import resize
 from atrous.models import create_model
-from atrous.quick_gradients import with_quick_gradients
 
 # height, width, kernel, stride, rate, zeros around it. On maps as wide as the first, and as narrow as 3 x 1, oneDNN's
 # own bfloat16 gradient is wrong by a factor of 1 to 1e35.

@@ -8,7 +8,7 @@ import torch
 
 from atrous import schedule
 from atrous.config import Recipe
-from atrous.run import Run
+from atrous.training.run import Run
 
 
 def make_optimizer(network: Any, recipe: Recipe) -> torch.optim.Optimizer:

@@ -13,14 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atrous import compiled_loop, openmp
-from atrous.compiled_loop import Loop
+from atrous.kernels import compiled_loop, openmp
+from atrous.kernels.compiled_loop import Loop
 
 pytest.importorskip("numba")
 
 SOURCE = """
 import numpy as np
-from atrous.simd import scratch
+from atrous.kernels.simd import scratch
 
 def add(lo, hi, seen, steps):
     some = scratch(np.int64, 2)
@@ -90,7 +90,8 @@ def code(own_cache: Path) -> Path:
 
 def test_another_process_needs_no_numba(own_cache: Path, module: Path) -> None:
     words = (
-        "import sys, numpy, torch; from atrous.compiled_loop import Loop; seen = numpy.zeros(9, numpy.float32); "
+        "import sys, numpy, torch; from atrous.kernels.compiled_loop import Loop; "
+        "seen = numpy.zeros(9, numpy.float32); "
         "Loop('some_loops', 'add').run(9, seen, (2, 2)); assert (seen == 4).all(); print('numba' in sys.modules)"
     )
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atrous import compiled_loop, openmp
-from atrous.compiled_loop import Loop
+from atrous.kernels import compiled_loop, openmp
+from atrous.kernels.compiled_loop import Loop
 from atrous.layers import infers_on_cpu
 
 # Pixels to a side up to which oneDNN's code is fast, by what `torch.backends.cpu.get_cpu_capability` says
 FAST_UP_TO = {"AVX512": 6}
 FAST_ELSEWHERE = 4
-DEPTHWISE_ROWS = Loop("atrous.atrous_depthwise_kernels", "depthwise_rows")
+DEPTHWISE_ROWS = Loop("atrous.kernels.atrous_depthwise_kernels", "depthwise_rows")
 
 
 def available() -> bool:

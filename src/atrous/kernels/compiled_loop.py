@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atrous import openmp
 from atrous.cache import cache_folder
-from atrous.region import FAILED, compile_region
+from atrous.kernels import openmp
+from atrous.kernels.region import FAILED, compile_region
 
 PIECES_PER_THREAD = 4  # a thread that was held up leaves its pieces to the others
-USED_BY_LOOPS = ("atrous.jit", "atrous.simd", "atrous.region")
+USED_BY_LOOPS = ("atrous.kernels.jit", "atrous.kernels.simd", "atrous.kernels.region")
 LOADING = threading.Lock()
 LANES_8, LANES_16 = (0,), (0, 0)  # numbers at a time, as `simd` is told
 FREE = {"memcpy", "memset", "memmove"}  # of the C library: machine code may want nothing else from outside
@@ -71,7 +71,7 @@ def available() -> bool:
         return False
     numbers = np.zeros(3, np.float32)
     try:
-        Loop("atrous.compiled_loop", "_trial").run(3, numbers, (5, 2))
+        Loop("atrous.kernels.compiled_loop", "_trial").run(3, numbers, (5, 2))
     except Exception:  # `region` is made with numba's inner parts, which are no promise of its
         return False
     return numbers.tolist() == [5, 7, 9]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from atrous import winograd
+from atrous.kernels import winograd
+from atrous.kernels.quick_inference import with_quick_inference
+from atrous.kernels.winograd import Winograd, WinogradConv2d, pays, suits, tile_grid, transforms
 from atrous.models import create_model
-from atrous.quick_inference import with_quick_inference
 from atrous.runtimes import fold_batch_norm, prepare
-from atrous.winograd import Winograd, WinogradConv2d, pays, suits, tile_grid, transforms
 
 pytestmark = pytest.mark.skipif(not winograd.available(), reason="no AVX, oneDNN, OpenMP or numba here")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from atrous import atrous_depthwise, winograd
-from atrous.atrous_depthwise import AtrousDepthwiseConv2d
+from atrous.kernels import atrous_depthwise, winograd
+from atrous.kernels.atrous_depthwise import AtrousDepthwiseConv2d
+from atrous.kernels.winograd import WinogradConv2d
 from atrous.layers import recast
-from atrous.winograd import WinogradConv2d
 
 
 def with_quick_inference(network: nn.Module) -> nn.Module:

@@ -25,7 +25,7 @@ import torch
 
 from atrous.config import Normalization, Recipe, read_recipe, to_dict
 from atrous.errors import InputError
-from atrous.run import Run, check_finite, save, write_failed
+from atrous.training.run import Run, check_finite, save, write_failed
 
 FORMAT = 1
 SAVE_SECONDS = 180  # between two states, where `recipe.save_every` names no iterations

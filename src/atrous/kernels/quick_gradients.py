@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from atrous.depthwise import DepthwiseConv2d, is_depthwise
-from atrous.dilated import DilatedConv2d, is_dilated
+from atrous.kernels.depthwise import DepthwiseConv2d, is_depthwise
+from atrous.kernels.dilated import DilatedConv2d, is_dilated
+from atrous.kernels.strided import StridedConv2d, is_strided
 from atrous.layers import recast
-from atrous.strided import StridedConv2d, is_strided
 
 
 def with_quick_gradients(network: nn.Module) -> nn.Module:

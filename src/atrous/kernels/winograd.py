@@ -27,9 +27,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from atrous import compiled_loop, openmp
-from atrous.compiled_loop import Loop
-from atrous.dilated import share
+from atrous.kernels import compiled_loop, openmp
+from atrous.kernels.compiled_loop import Loop
+from atrous.kernels.dilated import share
 from atrous.layers import infers_on_cpu
 
 TILE = 4  # outputs along a side of a tile; m in the paper
@@ -45,7 +45,9 @@ TOGETHER = 4  # groups that are worked on at most, so that their points stay in 
 # In multiplications of a plain convolution, as measured on 2 threads of a Zen 5 (docs/benchmarks.md): one of the matrix
 # products, taking a channel of a tile to a point and back, and fetching a number of the transformed kernel
 PRODUCT, TRANSFORM, FETCH = 1.25, 80, 42
-TO_POINTS, FROM_POINTS = (Loop("atrous.winograd_kernels", name) for name in ("to_points", "from_points"))
+TO_POINTS, FROM_POINTS = (
+    Loop("atrous.kernels.winograd_kernels", name) for name in ("to_points", "from_points")
+)
 GEOMETRY = ([0, 0], [1, 1], [1, 1])  # of a 1x1 convolution: padding, stride, dilation
 GAIN = 0.85  # of a convolution's time: what must be left for the tiles to be taken
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from atrous import train as training
-from atrous.bounds import BOUNDS, check_numbers, protocol_of
 from atrous.config import Recipe, read_recipe, recipe_names
 from atrous.errors import InputError
+from atrous.training.bounds import BOUNDS, check_numbers, protocol_of
 
 REFUSED: list[tuple[str, Any, str]] = [
     ("crop_size", 0, "crop_size 0 must be a whole number, at least 1 (or two: height, width)"),

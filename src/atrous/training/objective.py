@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from atrous import losses
-from atrous.batches import class_pixels
 from atrous.config import Recipe
 from atrous.data.base import SegmentationDataset
 from atrous.errors import InputError, choose
+from atrous.training.batches import class_pixels
 
 
 class Scores(nn.Module):

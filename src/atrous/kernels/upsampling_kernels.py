@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atrous.simd import (
+from atrous.kernels.simd import (
     row_add,
     row_exp,
     row_fma,

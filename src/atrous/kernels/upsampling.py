@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atrous import compiled_loop
-from atrous.compiled_loop import LANES_8, LANES_16, Loop
+from atrous.kernels import compiled_loop
+from atrous.kernels.compiled_loop import LANES_8, LANES_16, Loop
 from atrous.layers import AlignCorners, resize
 
 BAND = 32  # rows
 LABEL_CELLS, HIGHEST_PIXELS = (
-    Loop("atrous.upsampling_kernels", name) for name in ("label_cells", "highest_pixels")
+    Loop("atrous.kernels.upsampling_kernels", name) for name in ("label_cells", "highest_pixels")
 )
 
 

@@ -11,7 +11,7 @@ numba = pytest.importorskip("numba")
 
 
 def test_compiles_where_no_folder_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous import jit
+    from atrous.kernels import jit
 
     njit = numba.njit
 
@@ -29,7 +29,7 @@ def test_compiles_where_no_folder_can_be_written(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("threads", [1, 2, 7])
 @pytest.mark.parametrize("n", [0, 1, 3, 100])
 def test_crew_covers_the_range_once(threads: int, n: int) -> None:
-    from atrous.jit import Crew
+    from atrous.kernels.jit import Crew
 
     seen = np.zeros(n, int)
 
@@ -42,7 +42,7 @@ def test_crew_covers_the_range_once(threads: int, n: int) -> None:
 
 
 def test_crew_hands_on_errors() -> None:
-    from atrous.jit import Crew
+    from atrous.kernels.jit import Crew
 
     def loop(lo: int, hi: int) -> None:
         raise ZeroDivisionError
@@ -57,8 +57,8 @@ def test_importing_the_package_does_not_import_numba() -> None:
 
 
 def test_rows_in_registers() -> None:
-    from atrous.jit import compiled
-    from atrous.simd import row_exp, row_fma, row_load, row_max, row_store, row_sum, row_top
+    from atrous.kernels.jit import compiled
+    from atrous.kernels.simd import row_exp, row_fma, row_load, row_max, row_store, row_sum, row_top
 
     @compiled
     def run(lanes, x, whole, out, small):  # type: ignore[no-untyped-def]

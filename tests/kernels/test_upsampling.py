@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from atrous import upsampling
+from atrous.kernels import upsampling
+from atrous.kernels.upsampling import highest, resized_labels, source_points
 from atrous.layers import AlignCorners, resize
 from atrous.predict import Predictor
-from atrous.upsampling import highest, resized_labels, source_points
 
 SHAPES = [
     (5, 7, 9, 50, 61),

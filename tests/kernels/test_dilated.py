@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from atrous import dilated
-from atrous.dilated import DilatedConv2d, share
+from atrous.kernels import dilated
+from atrous.kernels.dilated import DilatedConv2d, share
+from atrous.kernels.quick_gradients import with_quick_gradients
 from atrous.layers import map_mean
 from atrous.models import create_model
-from atrous.quick_gradients import with_quick_gradients
 
 # height, width, rate: all nine weights meet the map, some, a row or a column of three, the middle one alone
 CASES = [

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from atrous.kernels.quick_gradients import with_quick_gradients
+from atrous.kernels.strided import StridedConv2d
 from atrous.models import create_model
-from atrous.quick_gradients import with_quick_gradients
-from atrous.strided import StridedConv2d
 
 # height, width, kernel, stride: of oneDNN's own gradients in bfloat16 those of maps less wide than a stride are wrong
 CASES = [

@@ -21,15 +21,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from atrous import checkpoint
-from atrous.batches import Batch, Batches
 from atrous.checkpoint import Metadata
 from atrous.config import Recipe
 from atrous.data.base import SegmentationDataset
-from atrous.ema import MovingAverage
 from atrous.errors import InputError
 from atrous.importers.initialise import Taken
 from atrous.metrics import ConfusionMatrix, Metrics
 from atrous.predict import Predictor
+from atrous.training.batches import Batch, Batches
+from atrous.training.ema import MovingAverage
 from atrous.visualize import colourize, overlay, panel
 
 SAMPLES = 4  # validation pictures that are drawn at every evaluation

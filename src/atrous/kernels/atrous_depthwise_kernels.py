@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atrous.simd import row_add, row_load, row_multiply, row_store
+from atrous.kernels.simd import row_add, row_load, row_multiply, row_store
 
 
 def depthwise_rows(lo, hi, x, shape, weight, bias, side, rate, lanes, y):  # type: ignore[no-untyped-def]

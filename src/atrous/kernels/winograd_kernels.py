@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from atrous.jit import compiled
-from atrous.simd import row_fma, row_load, row_store, row_zero, scratch
+from atrous.kernels.jit import compiled
+from atrous.kernels.simd import row_fma, row_load, row_store, row_zero, scratch
 
 
 def to_points(lo, hi, x, shape, rate, grid, first, into, n, lanes, points):  # type: ignore[no-untyped-def]

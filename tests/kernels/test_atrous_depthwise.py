@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from atrous import atrous_depthwise
-from atrous.atrous_depthwise import AtrousDepthwiseConv2d, suits
+from atrous.kernels import atrous_depthwise
+from atrous.kernels.atrous_depthwise import AtrousDepthwiseConv2d, suits
+from atrous.kernels.quick_inference import with_quick_inference
 from atrous.models import create_model
-from atrous.quick_inference import with_quick_inference
 from atrous.runtimes import fold_batch_norm, prepare
 
 pytestmark = pytest.mark.skipif(not atrous_depthwise.available(), reason="no OpenMP or numba here")
