@@ -68,6 +68,7 @@ def test_info_counts(capsys: pytest.CaptureFixture[str]) -> None:
         (["train"], "which data"),
         (["train", "gone"], "gone: no such folder"),
         (["train", "scenes", "--modle", "pspnet"], "did you mean --model?"),
+        (["train", "scenes", "--recip", "scenes"], "did you mean --recipe?"),
         (["train", "scenes", "--model", "deeplab_v3plas"], "did you mean 'deeplab_v3plus'?"),
         (["train", "scenes", "--backbone", "resnet5"], "did you mean 'resnet50'?"),
         (["train", "scenes", "--model_options.separabel", "true"], "did you mean 'separable'?"),

@@ -15,7 +15,13 @@ from atrous.protocols import PRESETS
 
 
 class Parser(ArgumentParser):
-    """One line for a bad command line, with the nearest flag, in place of the whole usage."""
+    """One line for a bad command line, with the nearest flag, in place of the whole usage.
+
+    A flag is written out: the words are looked through for --recipe before they are parsed.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         for word in re.findall(r"--\w+", message) if message.startswith("unrecognized") else ():
