@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn.utils import prune
 
 import atrous
-from atrous.checkpoint import Metadata, load, metadata_of, read_metadata, save
+from atrous.checkpoint import BOX_FILE, Metadata, load, metadata_of, read_metadata, save
+from atrous.cli import main
 from atrous.config import Normalization, Protocol
 from atrous.data import SCENES, Labels
 from atrous.errors import InputError
@@ -209,3 +214,34 @@ def test_metadata_without_the_weights(tmp_path: Path) -> None:
         load(path)
     with pytest.raises(InputError, match=r"gone\.safetensors: no such checkpoint"):
         read_metadata(tmp_path / "gone.safetensors")
+
+
+def test_the_folder_of_a_run_is_its_best_checkpoint(
+    scene_checkpoint: Path, photo: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """The verbs that take a checkpoint take the folder, and leave its drawn samples alone; last, where no best is."""
+    run = tmp_path / "run"
+    (run / "samples").mkdir(parents=True)
+    shutil.copy(photo, run / "samples" / "000003.jpg")
+    shutil.copy(scene_checkpoint, run / "best.safetensors")
+    shutil.copy(BOX_FILE, run / "last.safetensors")
+    wanted = atrous.Predictor(scene_checkpoint).predict(photo)
+    assert atrous.Predictor(run).predict(photo).names == wanted.names == SCENES.names
+    for verb in (["predict", str(run), str(photo), "--out", str(tmp_path / "out")], ["info", str(run)]):
+        main(verb)
+    with Image.open(tmp_path / "out" / "photo.png") as found:
+        np.testing.assert_array_equal(np.asarray(found), wanted.labels)
+    assert not (tmp_path / "out" / "samples").exists()
+    main(["evaluate", str(run), "scenes", "--limit", "1"])
+    main(["evaluate", str(scene_checkpoint), "scenes", "--limit", "1", "--json", str(tmp_path / "file.json")])
+    of_run, of_file = (
+        json.loads(path.read_text()) for path in (run / "best_val.json", tmp_path / "file.json")
+    )
+    assert of_run["confusion"] == of_file["confusion"]
+
+    (run / "best.safetensors").unlink()
+    assert metadata_of(load(run)).labels == metadata_of(load()).labels
+    (run / "last.safetensors").unlink()
+    assert "run: this folder has no best.safetensors, last.safetensors or model.safetensors" in refused(
+        ["evaluate", str(run), "scenes"]
+    )

@@ -33,6 +33,7 @@ STORED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COMPILED = "_orig_mod."  # torch.compile puts it before the names of what is inside
 BOX = "box"  # names the model that the package brings, wherever a checkpoint is asked for
 BOX_FILE = Path(__file__).parent / "box" / "model.safetensors"
+OF_A_RUN = ("best.safetensors", "last.safetensors")  # the first that is there
 
 
 @dataclass
@@ -114,14 +115,21 @@ def _stored(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def locate(path: str | Path) -> Path:
-    """The file of a checkpoint: a path, a folder with model.safetensors, "box" for the model that the package brings,
-    or hub:OWNER/NAME.
+    """The file of a checkpoint: a path, a folder with model.safetensors, the folder of a run, "box" for the model that
+    the package brings, or hub:OWNER/NAME.
     """
     if is_repository(path):
         return bring(path)
     if has_weights(path):
         return Path(path) / WEIGHTS
+    if (of_run := best_of_run(path)) is not None:
+        return of_run
     return BOX_FILE if str(path) == BOX and not Path(BOX).is_file() else Path(path)
+
+
+def best_of_run(folder: str | Path) -> Path | None:
+    """The best checkpoint in the folder of a run, or the last where none was measured; None for anything else."""
+    return next((path for name in OF_A_RUN if (path := Path(folder) / name).is_file()), None)
 
 
 def digest(path: Path) -> str:
@@ -138,10 +146,12 @@ def _digest(path: Path, _size: int, _changed: int) -> str:
 
 
 def beside(checkpoint: str | Path) -> Path:
-    """The path whose name and folder the results of a checkpoint take: its own; here for those of the hub."""
+    """The path whose name and folder the results of a checkpoint take: its own, inside the folder of a run; here for
+    those of the hub.
+    """
     if is_repository(checkpoint):
         return Path(str(checkpoint).rpartition("/")[2].partition("@")[0])
-    return Path(checkpoint)
+    return best_of_run(checkpoint) or Path(checkpoint)
 
 
 def header_of(config: ModelConfig, metadata: Metadata, where: str) -> dict[str, Any]:
@@ -163,8 +173,8 @@ def header_of(config: ModelConfig, metadata: Metadata, where: str) -> dict[str, 
 def load(path: str | Path = BOX) -> Model:
     """Rebuild the model of a checkpoint, in eval mode on the CPU, with its `metadata`.
 
-    path: a file, a folder of `atrous.hub.save_pretrained`, "box": the model that the package brings (background and
-    eleven classes of VOC 2012), or "hub:OWNER/NAME": one of the Hugging Face hub.
+    path: a file, the folder of a run (its best), a folder of `atrous.hub.save_pretrained`, "box": the model that the
+    package brings (background and eleven classes of VOC 2012), or "hub:OWNER/NAME": one of the Hugging Face hub.
     InputError where the file is missing, truncated, or no checkpoint of this package.
     """
     path = locate(path)
@@ -187,6 +197,8 @@ def read_metadata(path: str | Path = BOX) -> Metadata:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    if path.is_dir():
+        raise InputError(f"{path}: this folder has no {', '.join(OF_A_RUN)} or {WEIGHTS}")
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:

@@ -38,7 +38,7 @@ def from_pretrained(name: str | Path, revision: str | None = None, token: str | 
     """
     folder = Path(name)
     if folder.is_dir():
-        return load(folder / WEIGHTS)
+        return load(folder)
     return load(bring(name, WEIGHTS, revision, token))
 
 

@@ -44,8 +44,8 @@ class Segmentation:
 class Predictor:
     """Segments pictures with a model or checkpoint file. What is not given is taken from the checkpoint.
 
-    model: of `create_model` or `load`, or a file; without one, the model that the package brings. One with other than
-    three channels is an InputError: call it itself.
+    model: of `create_model` or `load`, or a file, or the folder of a run; without one, the model that the package
+    brings. One with other than three channels is an InputError: call it itself.
     protocol: how a paper evaluates, a name of `atrous.protocols.PRESETS`; the settings given beside it win over it.
     mode, size, longer_side, scales, flip, overlap, average, output_stride: see `atrous.config.Protocol`.
     crf: its parameters; True takes the checkpoint's, or its own where it has none; False is no CRF.

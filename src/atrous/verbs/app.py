@@ -17,7 +17,8 @@ def arguments(words: Sequence[str]) -> Parser:
         "checkpoints",
         nargs="*",
         metavar="CHECKPOINT",
-        help="files that `atrous train`, `import` or `export` wrote (default: the model that the package brings)",
+        help="files that `atrous train`, `import` or `export` wrote, or folders of runs (default: the model that the "
+        "package brings)",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0: whoever reaches this machine"

@@ -13,7 +13,9 @@ from atrous.verbs.parser import Parser
 def arguments(words: Sequence[str]) -> Parser:
     """latency of a checkpoint on this machine, by runtime, precision and size, and which to take"""
     parser = Parser(description=arguments.__doc__)
-    parser.add_argument("checkpoint", help="file that `atrous train`, `import` or `export` wrote")
+    parser.add_argument(
+        "checkpoint", help="file that `atrous train`, `import` or `export` wrote, or folder of a run"
+    )
     parser.add_argument(
         "--size", type=int, nargs="+", default=[512], help="sides of square pictures, in pixels"
     )

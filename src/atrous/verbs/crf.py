@@ -35,7 +35,9 @@ def search_arguments() -> Parser:
     """search the CRF's parameters for a checkpoint, coarse then fine, as the papers do; the best go into it"""
     parser = Parser(description=search_arguments.__doc__)
     parser.add_argument("action", choices=("search",))
-    parser.add_argument("checkpoint", help="file that `atrous train` or `atrous import` wrote")
+    parser.add_argument(
+        "checkpoint", help="file that `atrous train` or `atrous import` wrote, or folder of a run"
+    )
     parser.add_argument("data", help='folder of the data set, or "scenes"')
     parser.add_argument("--pictures", type=int, default=100, help="how many of its pictures")
     add_data_arguments(parser, "to search on")

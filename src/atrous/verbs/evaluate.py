@@ -15,7 +15,9 @@ from atrous.verbs.parser import Parser, add_protocol_arguments, make_predictor
 def arguments(words: Sequence[str]) -> Parser:
     """measure a checkpoint on a data set: per-class table, mIoU and accuracies"""
     parser = Parser(description=arguments.__doc__)
-    parser.add_argument("checkpoint", help="file that `atrous train`, `import` or `export` wrote")
+    parser.add_argument(
+        "checkpoint", help="file that `atrous train`, `import` or `export` wrote, or folder of a run"
+    )
     parser.add_argument("data", help='folder of the data set, or "scenes"')
     add_data_arguments(parser, "to measure on")
     parser.add_argument("--limit", type=int, help="measure on the first pictures alone")

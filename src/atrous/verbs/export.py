@@ -16,7 +16,9 @@ from atrous.verbs.parser import Parser
 def arguments(words: Sequence[str]) -> Parser:
     """write a checkpoint for another runtime (ONNX, OpenVINO, torch.export), or in another project's names"""
     parser = Parser(description=arguments.__doc__)
-    parser.add_argument("checkpoint", help="file that `atrous train` or `atrous import` wrote")
+    parser.add_argument(
+        "checkpoint", help="file that `atrous train` or `atrous import` wrote, or folder of a run"
+    )
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument(
         "--format", choices=("onnx", "openvino", "torch"), help="the runtime: .onnx, .xml, .pt2"

@@ -19,7 +19,7 @@ PICTURES = 8
 def arguments(words: Sequence[str]) -> Parser:
     """parts, rates, receptive field, parameters and multiply-adds of a model or checkpoint"""
     parser = Parser(description=arguments.__doc__)
-    parser.add_argument("model", help="name of a model, or a checkpoint")
+    parser.add_argument("model", help="name of a model, or a checkpoint, or folder of a run")
     parser.add_argument("--output_stride", type=int, help="default: the paper's, or the checkpoint's")
     parser.add_argument(
         "--size", type=int, nargs="+", default=[513], help="side, or height and width, in pixels"

@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
-from atrous.repository import has_weights, is_repository
+from atrous.repository import is_repository
 from atrous.verbs.parser import (
     Parser,
     add_protocol_arguments,
@@ -18,7 +18,6 @@ from atrous.verbs.parser import (
     make_style,
 )
 
-BOX = "box"  # the model that the package brings, see `checkpoint.BOX`
 OURS = ".safetensors .onnx .xml .pt2".split()
 THEIRS = ".pth .pt .ckpt .tar .bin .tflite .pb .caffemodel .pdparams".split()  # said to be imported first
 MAX_PIXELS = 178_956_970  # Pillow's own limit, against files that unpack to more than memory holds
@@ -32,9 +31,8 @@ def arguments(words: Sequence[str]) -> Parser:
         "pictures",
         nargs="+",
         metavar="[CHECKPOINT] PICTURE",
-        help="file that `atrous train`, `import` or `export` wrote, or hub:OWNER/NAME (without one: the model that the "
-        "package brings); "
-        "then pictures, folders, globs, lists of files (.txt), or a video",
+        help="file that `atrous train`, `import` or `export` wrote, folder of a run, or hub:OWNER/NAME (without one: "
+        "the model that the package brings); then pictures, folders, globs, lists of files (.txt), or a video",
     )
     parser.add_argument("--out", help="folder for the results, or file of the video (default: predictions)")
     parser.add_argument("--probabilities", action="store_true", help="write (C, H, W) float32 .npy files too")
@@ -83,8 +81,10 @@ def run(given: Namespace) -> None:
 
 def split_checkpoint(words: Sequence[str]) -> tuple[str, list[str]]:
     """The model that the first word names, "box" where it is a picture already, and the pictures."""
+    from atrous.checkpoint import BOX, locate
+
     first, *rest = words
-    is_model = first == BOX or is_repository(first) or has_weights(first)
+    is_model = is_repository(first) or locate(first) != Path(first)
     if not is_model and Path(first).suffix.lower() not in OURS + THEIRS:
         return BOX, list(words)
     if not rest:
