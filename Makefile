@@ -15,6 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
+	rm -rf demo
 	$(BIN)/python examples/demo.py
 
 test: $(READY)

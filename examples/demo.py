@@ -3,7 +3,7 @@ train, evaluate, predict, refine. A picture of each.
 
     python examples/demo.py [FOLDER]
 
-Takes about two minutes on two CPU cores and leaves everything in FOLDER (default: demo).
+Takes about two minutes on two CPU cores and leaves everything in FOLDER (default: demo), which it makes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from PIL import Image
 from atrous.checkpoint import load, metadata_of
 from atrous.cli import main as atrous
 from atrous.data import SCENES, Labels, open_dataset, read_image
+from atrous.verbs.parser import complain
 from atrous.visualize import colourize, overlay, panel
 
 PHOTOS = ("chelsea.png", "astronaut.png")  # that scikit-image carries: a cat; Eileen Collins, by NASA
@@ -37,9 +38,9 @@ def run(command: str) -> None:
 def main(folder: Path) -> None:
     started = time.monotonic()
     if folder.exists():
-        shutil.rmtree(folder)
+        sys.exit(complain(f"{folder}: exists already; give the demo another folder, or remove it"))
     segment_photos(folder)
-    run(f"atrous train scenes --recipe recipes/scenes.yaml --out {folder}/run")
+    run(f"atrous train scenes --recipe scenes --out {folder}/run")
     checkpoint = folder / "run" / "best.safetensors"
     run(f"atrous evaluate {checkpoint} scenes --split test")
     plain = scores(folder)

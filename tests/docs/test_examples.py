@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import atrous
+from atrous import cli
 from atrous.checkpoint import Metadata
+from atrous.config import read_recipe, to_dict
 from atrous.data import SCENES, Labels
 from atrous.heat_map import STRIP
 from atrous.info import describe
@@ -35,6 +38,34 @@ def test_every_example_is_run() -> None:
     here = Path(__file__).read_text(encoding="utf-8")
     for script in EXAMPLES.glob("*.py"):
         assert script.name in ELSEWHERE or f'run("{script.name}"' in here, script.name
+
+
+def test_the_demo_removes_nothing_and_runs_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to its training, whose recipe is found outside a checkout too."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(SystemExit) as stop:
+        run("demo.py", tmp_path / "mine", monkeypatch=monkeypatch)
+    assert stop.value.code == 2
+    assert "mine: exists already" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+
+    def until_training(words: list[str]) -> None:
+        if words[0] == "train":
+            command([*words, "--print_config"])
+            raise KeyboardInterrupt
+        command(words)
+
+    command = cli.main
+    monkeypatch.setattr(cli, "main", until_training)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run("demo.py", "new", monkeypatch=monkeypatch)
+    settings = yaml.safe_load(capsys.readouterr().out.partition("--out new/run")[2])
+    assert settings == {**to_dict(read_recipe("scenes").resolved()), "out": "new/run"}
+    assert (tmp_path / "new" / "photos.png").is_file()
 
 
 def test_predict_array(
