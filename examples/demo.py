@@ -43,9 +43,10 @@ def main(folder: Path) -> None:
     run(f"atrous train scenes --recipe scenes --out {folder}/run")
     checkpoint = folder / "run" / "best.safetensors"
     run(f"atrous evaluate {checkpoint} scenes --split test")
-    plain = scores(folder)
-    run(f"atrous evaluate {checkpoint} scenes --split test --crf")
-    refined = scores(folder)
+    run(f"atrous evaluate {checkpoint} scenes --split test --crf --json {folder}/run/crf_test.json")
+    plain, refined = (
+        json.loads((folder / "run" / f"{kind}_test.json").read_text()) for kind in ("best", "crf")
+    )
 
     test = open_dataset("scenes", split="test")
     (folder / "pictures").mkdir()
@@ -109,12 +110,6 @@ def save_panel(
     path: Path, rows: list[list[Any]], titles: tuple[str, ...], labels: Labels, used: list[int] | None = None
 ) -> None:
     Image.fromarray(panel(rows, titles, labels, used)).save(path)
-
-
-def scores(folder: Path) -> dict[str, Any]:
-    """What the last `atrous evaluate` wrote."""
-    found: dict[str, Any] = json.loads((folder / "run" / "best_test.json").read_text())
-    return found
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def test_names_that_an_importer_guessed_by_their_number_do_not_count(
         atrous.save(model, tmp_path / "voc.safetensors", Metadata(VOC, recipe=recipe))
         words = ["evaluate", str(tmp_path / "voc.safetensors"), str(folder)]
         if recipe:
-            assert "class 0 is 'background' in the model" in refused(words)
+            assert "class 0 is 'background' in the model" in refused([*words, "--overwrite"])
         else:
             main(words)
             main(["crf", "search", *words[1:], "--pictures", "1", "--iterations", "0"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 import atrous
+from atrous import evaluation
 from atrous import segment_files as many
 from atrous.cli import main
 from atrous.errors import InputError
@@ -171,6 +173,44 @@ def test_evaluate_on_no_picture_is_refused(
     words = ["evaluate", str(scene_checkpoint), "scenes", f"--limit={limit}", "--json", str(scores)]
     assert message in refused(words)
     assert not scores.exists()
+
+
+def test_only_the_same_measurement_replaces_scores(
+    scene_checkpoint: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "m.safetensors"
+    shutil.copy(scene_checkpoint, checkpoint)
+    scores = tmp_path / "m_val.json"
+    data = ["scenes", "--data_options", '{"length": 3, "size": [48, 64]}']
+    words = ["evaluate", str(checkpoint), *data]
+    main(words)
+    full = scores.read_text()
+    main([*words, "--limit", "3", "--trimap", "1"])  # the same pictures, and more about them
+    assert json.loads(scores.read_text())["confusion"] == json.loads(full)["confusion"]
+    main(words)
+    assert scores.read_text() == full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("measured before it was refused"))
+        for flags, differs in (
+            (["--limit", "1", "--flip"], "pictures, protocol"),
+            (["--precision", "bf16"], "precision"),
+            (["--split", "test", "--json", str(scores)], "split"),
+            (["--data_options.seed", "1"], "data_options"),
+        ):
+            assert (
+                f"m_val.json: holds the scores of another measurement (in {differs}); give another --json"
+                in (refused([*words, *flags]))
+            )
+        atrous.save(atrous.load(), checkpoint)
+        assert "(in sha256, protocol)" in refused([*words, "--longer_side", "30"])
+        notes = tmp_path / "notes.json"
+        notes.write_text("not of ours")
+        assert "notes.json: exists already, and holds no scores" in refused([*words, "--json", str(notes)])
+    assert scores.read_text() == full
+    shutil.copy(scene_checkpoint, checkpoint)
+    main([*words, "--limit", "1", "--overwrite"])
+    assert json.loads(scores.read_text())["pictures"] == 1
 
 
 def test_a_limit_takes_the_first_pictures_and_none_takes_all(scene_checkpoint: Path) -> None:

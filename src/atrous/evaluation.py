@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from atrous.boundary import BoundaryScores
-from atrous.config import to_dict
 from atrous.data.base import Sample, SegmentationDataset
 from atrous.errors import InputError
 from atrous.importers.label_names import check_same_classes
@@ -129,10 +128,35 @@ def summary(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
-def write_json(path: Path, metrics: Metrics, predictor: Predictor, **about: Any) -> None:
-    """Scores with the protocol they were measured by; written beside and renamed."""
-    content = {**about, "protocol": to_dict(predictor.protocol), **metrics.to_dict()}
+def check_replaceable(path: Path, measured: Mapping[str, Any]) -> None:
+    """InputError where a file is there that is not the scores of this very measurement.
+
+    measured: what it depends on, as it is given to `write_json`.
+    """
+    if not path.exists():
+        return
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        others = [key for key, value in _plain(measured).items() if key not in there or there[key] != value]
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: exists already, and holds no scores; give another --json") from None
+    if others:
+        raise InputError(
+            f"{path}: holds the scores of another measurement (in {', '.join(others)}); give another --json, "
+            "or --overwrite"
+        )
+
+
+def write_json(path: Path, metrics: Metrics, measured: Mapping[str, Any]) -> None:
+    """Scores with what they were measured by; written beside and renamed."""
+    content = {**_plain(measured), **metrics.to_dict()}
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As they come back from a file."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain

@@ -134,7 +134,15 @@ def test_a_folder_is_converted_for_once(
     pytest.importorskip("openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setitem(PAYS_FROM, "openvino", 3)
-    words = ["evaluate", str(scene_checkpoint), "scenes", "--json", str(tmp_path / "s.json"), "--limit"]
+    words = [
+        "evaluate",
+        str(scene_checkpoint),
+        "scenes",
+        "--json",
+        str(tmp_path / "s.json"),
+        "--overwrite",
+        "--limit",
+    ]
     main([*words, "2"])
     assert "runtime" not in capsys.readouterr().out
     main([*words, "3"])

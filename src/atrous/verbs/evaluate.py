@@ -22,6 +22,9 @@ def arguments(words: Sequence[str]) -> Parser:
     add_data_arguments(parser, "to measure on")
     parser.add_argument("--limit", type=int, help="measure on the first pictures alone")
     parser.add_argument("--json", help="file for the scores (default: beside the checkpoint)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace scores that were measured otherwise"
+    )
     parser.add_argument("--batch_size", type=int, default=1, help="pictures of one size at a time")
     parser.add_argument(
         "--trimap", help="mIoU near true boundaries too: within so many pixels, as 1,5,10,20,40"
@@ -39,7 +42,8 @@ def arguments(words: Sequence[str]) -> Parser:
 
 def run(given: Namespace) -> None:
     from atrous import evaluation, processes, terminal
-    from atrous.checkpoint import beside
+    from atrous.checkpoint import beside, digest, locate
+    from atrous.config import to_dict
 
     if given.batch_size < 1:
         raise InputError(f"--batch_size {given.batch_size} must be at least 1")
@@ -48,7 +52,22 @@ def run(given: Namespace) -> None:
         recipe_of(given.checkpoint), given.data, given.split, given.format, given.data_options
     )
     data = opening.open()
-    predictor = make_predictor(given, evaluation.among(given.limit, len(data)))
+    pictures = evaluation.among(given.limit, len(data))
+    predictor = make_predictor(given, pictures)
+    measured = {
+        "sha256": digest(locate(given.checkpoint)),
+        "data": given.data,
+        "data_options": opening.options,
+        "split": opening.split,
+        "pictures": pictures,
+        "protocol": to_dict(predictor.protocol),
+        "precision": given.precision,
+    }
+    near = beside(given.checkpoint)
+    path = Path(given.json) if given.json else near.with_name(f"{near.stem}_{opening.split}.json")
+    if not given.overwrite:
+        evaluation.check_replaceable(path, measured)
+    terminal.check_writable(path.parent)
     first = processes.rank() == 0
     if first:
         if opening.note:
@@ -74,11 +93,7 @@ def run(given: Namespace) -> None:
     terminal.say(evaluation.summary(metrics))
     if warning := evaluation.collapsed(metrics):
         terminal.say(f"warning: {warning}")
-    near = beside(given.checkpoint)
-    path = Path(given.json) if given.json else near.with_name(f"{near.stem}_{opening.split}.json")
-    evaluation.write_json(
-        path, metrics, predictor, checkpoint=str(given.checkpoint), data=given.data, split=opening.split
-    )
+    evaluation.write_json(path, metrics, {"checkpoint": str(given.checkpoint), **measured})
     terminal.say(f"scores {path}")
 
 
