@@ -77,6 +77,10 @@ def test_info_counts(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "scenes", "--recipe", "gone.yaml"], "gone.yaml: no such recipe"),
         (["evaluate", "gone.safetensors", "scenes"], "gone.safetensors: no such checkpoint"),
         (["info", "deeplab_v4"], "unknown model 'deeplab_v4'"),
+        (
+            ["info", "deeplab_v3plus", "--output_stride", "2"],
+            "ResNet at output stride 2 has no features at stride 4",
+        ),
     ],
 )
 def test_one_line_says_what_is_wrong(

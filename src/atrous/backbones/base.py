@@ -42,11 +42,16 @@ class Backbone(nn.Module):
             stage.requires_grad_(False)
 
     def stage_at(self, stride: int) -> int:
-        """Index of the deepest stage on the grid of `stride` (4: the low-level features of DeepLab v3+)."""
+        """Index of the deepest stage on the grid of `stride` (4: the low-level features of DeepLab v3+).
+
+        Raises InputError where there is none.
+        """
         stages = [i for i, s in enumerate(self.strides) if s == stride]
         if not stages:
-            raise ValueError(
-                f"{type(self).__name__} has no features at stride {stride}, only at {self.strides}"
+            raise InputError(
+                f"{type(self).__name__} at output stride {self.output_stride} has no features at stride {stride}, "
+                f"which this model needs, only at {', '.join(map(str, sorted(set(self.strides))))}: give another "
+                "output_stride or backbone"
             )
         return stages[-1]
 

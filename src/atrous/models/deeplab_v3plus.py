@@ -82,7 +82,7 @@ class DeepLabV3Plus(nn.Module):
         align_corners: of every resize; True for weights from the authors' code, "asymmetric" for some of their TFLite
             files (see `layers.resize`).
 
-    Raises ValueError where the backbone has no features at stride 4.
+    Raises InputError where the backbone has no features at stride 4.
     """
 
     config: ModelConfig
