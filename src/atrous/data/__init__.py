@@ -26,6 +26,16 @@ from atrous.errors import InputError, choose
 
 if TYPE_CHECKING:
     from atrous.data.transforms import train_transform
+else:  # a type checker that saw this function would believe in every name
+
+    def __getattr__(name: str) -> object:
+        """`train_transform`, which needs torchvision: importing that takes a second."""
+        if name != "train_transform":
+            raise AttributeError(f"module 'atrous.data' has no attribute {name!r}")
+        from atrous.data.transforms import train_transform
+
+        return train_transform
+
 
 FORMATS: dict[str, Callable[..., SegmentationDataset]] = {
     "folder": open_folder,
@@ -90,15 +100,6 @@ def find_format(path: str | Path) -> str:
         "coco_stuff": find_coco_stuff,
     }
     return next((name for name, find in finders.items() if find(root)), "folder")
-
-
-def __getattr__(name: str) -> Any:
-    """`train_transform`, which needs torchvision: importing that takes a second."""
-    if name != "train_transform":
-        raise AttributeError(f"module 'atrous.data' has no attribute {name!r}")
-    from atrous.data.transforms import train_transform
-
-    return train_transform
 
 
 __all__ = [
