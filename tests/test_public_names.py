@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import yaml
 
 import atrous
 
@@ -42,3 +45,8 @@ def test_a_function_is_not_hidden_by_a_module_of_its_name() -> None:
     import atrous.evaluation
 
     assert atrous.evaluate is atrous.evaluation.evaluate
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((Path(__file__).parents[1] / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == atrous.__version__

@@ -39,7 +39,7 @@ class Unsuitable(Exception):  # noqa: N818  (not an error: `model.MeanField` the
 
 
 def available() -> bool:
-    """Whether numba is installed (`pip install atrous[crf]`); without it inference runs in plain torch, slower."""
+    """Whether numba is installed (`pip install 'atrous[crf]'`); without it inference runs in plain torch, slower."""
     return importlib.util.find_spec("numba") is not None
 
 
