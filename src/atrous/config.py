@@ -267,7 +267,7 @@ class Recipe:
         return dataclasses.replace(self, **blank)
 
 
-# What each paper trains with (sections: v1 4.1, v2 4.1, PSPNet 5.1, v3 4, v3+ 4).
+# What each paper trains with (sections: v1 5, v2 4.1, PSPNet 5.1, v3 4, v3+ 4).
 PAPERS: dict[str, dict[str, Any]] = {
     "deeplab_v1": {
         "crop_size": 321, "scale": (1.0, 1.0), "rotation": 0.0, "blur": False,

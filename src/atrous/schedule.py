@@ -9,7 +9,7 @@ def poly(iteration: int, total: int, power: float = 0.9) -> float:
 
 
 def step(iteration: int, every: int = 2000, factor: float = 0.1) -> float:
-    """Tenfold drops every 2,000 iterations (DeepLab v1 sec. 4.1)."""
+    """Tenfold drops every 2,000 iterations (DeepLab v1 sec. 5)."""
     return factor ** (iteration // every)
 
 

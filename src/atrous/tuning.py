@@ -28,7 +28,7 @@ from atrous.importers.label_names import check_same_classes
 from atrous.metrics import ConfusionMatrix
 from atrous.predict import Predictor
 
-PICTURES = 100  # v1 sec. 5.1, v2 sec. 4.1
+PICTURES = 100  # v1 sec. 5, v2 sec. 4.1
 ALIVE = 1e-4  # a class below that everywhere in a picture wins no pixel
 Progress = Callable[[str, int, int, str], None]
 

@@ -87,7 +87,7 @@ class VGG(Backbone):
 
 
 def decimate_fc(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Initial weights of DeepLab's fc6 and fc7 out of the classifier of torchvision's vgg16 (v1 sec. 3.1, 4).
+    """Initial weights of DeepLab's fc6 and fc7 out of the classifier of torchvision's vgg16 (v1 sec. 3.2).
 
     fc6 (4096, 512*7*7) -> (1024, 512, 3, 3): every fourth output, every third row and column.
     fc7 (4096, 4096) -> (1024, 1024, 1, 1): every fourth output and input.

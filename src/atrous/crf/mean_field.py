@@ -1,4 +1,4 @@
-"""DenseCRF: sharpen a segmentation with the fully connected CRF of DeepLab v1 and v2 (1412.7062, section 2.2).
+"""DenseCRF: sharpen a segmentation with the fully connected CRF of DeepLab v1 and v2 (1412.7062, sec. 4.2).
 
     k(i, j) = bi_w  exp(-|p_i - p_j|^2 / 2 bi_xy_std^2 - |I_i - I_j|^2 / 2 bi_rgb_std^2)      near and alike: appearance
             + pos_w exp(-|p_i - p_j|^2 / 2 pos_xy_std^2)                                      near: smoothness

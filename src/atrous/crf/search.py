@@ -1,4 +1,4 @@
-"""The papers' search for the CRF's parameters: coarse, then fine (v1 sec. 5.1; v2 sec. 4.1).
+"""The papers' search for the CRF's parameters: coarse, then fine (v1 sec. 5; v2 sec. 4.1).
 
     coarse      every combination of bi_w, bi_xy_std, bi_rgb_std on a wide grid
     fine        the neighbours of the best, in all three, with half the step; then with a quarter of it

@@ -56,7 +56,7 @@ def loss_terms(loss: str | Mapping[str, float]) -> dict[str, float]:
 
 
 def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, H, W) labels on the coarser grid of the logits, by nearest neighbour (DeepLab v1 sec. 4.1)."""
+    """(N, H, W) labels on the coarser grid of the logits, by nearest neighbour (DeepLab v1 sec. 3.1)."""
     return F.interpolate(labels[:, None].float(), size, mode="nearest-exact")[:, 0].long()
 
 
