@@ -27,6 +27,7 @@ from atrous.config import Normalization, Recipe, to_dict, write_recipe
 from atrous.crf import CRFHead
 from atrous.data import find_format, open_dataset
 from atrous.data.base import SegmentationDataset, Transform
+from atrous.data.labels import Labels
 from atrous.data.transforms import train_transform
 from atrous.errors import InputError, choose
 from atrous.evaluation import evaluate
@@ -161,7 +162,7 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
 
     train_data = open_dataset(recipe.data, recipe.train_split, recipe.format, **recipe.data_options)
     val_data = open_dataset(recipe.data, recipe.val_split, recipe.format, **recipe.data_options)
-    train_data.transform = augmentation(recipe)
+    train_data.transform = augmentation(recipe, train_data.labels)
     labels = train_data.labels
     network: Any = create_model(
         recipe.model,
@@ -381,8 +382,8 @@ def evaluate_run(run: Run) -> Metrics:
     return metrics
 
 
-def augmentation(recipe: Any) -> Transform:
-    """The training transform of a resolved recipe."""
+def augmentation(recipe: Any, labels: Labels) -> Transform:
+    """The training transform of a resolved recipe, for data of these classes."""
     return train_transform(
         recipe.crop_size,
         scale=recipe.scale,
@@ -391,4 +392,5 @@ def augmentation(recipe: Any) -> Transform:
         rotation=recipe.rotation,
         blur=recipe.blur,
         base_size=recipe.longer_side,
+        ignore_index=labels.ignore_index,
     )
