@@ -40,6 +40,11 @@ class Segmentation:
     names: tuple[str, ...]
     palette: tuple[Colour, ...]
 
+    @property
+    def classes(self) -> Labels:
+        """What the numbers in `labels` mean."""
+        return Labels.named(self.names, self.palette)
+
 
 class Predictor:
     """Segments pictures with a model or checkpoint file. What is not given is taken from the checkpoint.

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrous.data.labels import Labels
 from atrous.errors import InputError
 from atrous.pre_annotations import PolygonOptions, annotate, part_file, picture_name
 from atrous.predict import Segmentation
@@ -117,11 +116,11 @@ def write_beside(
 
     picture: its file, which polygons name.
     """
-    labels = Labels(result.names, result.palette)
     writers: list[Writer] = [
         index_png(result).save,
         partial(
-            Image.fromarray(draw(image, result.labels, labels, outputs.style)).save, compress_level=QUICK
+            Image.fromarray(draw(image, result.labels, result.classes, outputs.style)).save,
+            compress_level=QUICK,
         ),
     ]
     scores, polygons = result.probabilities, outputs.polygons

@@ -203,6 +203,6 @@ def test_labels_that_contradict_themselves() -> None:
     with pytest.raises(ValueError, match="2 class names but 1 colours"):
         Labels(("a", "b"), ((0, 0, 0),))
     with pytest.raises(ValueError, match="also the number of a class"):
-        Labels.named(["a", "b"], ignore_index=1)
+        Labels(("a", "b"), ((0, 0, 0), (1, 1, 1)), ignore_index=1)
     assert Labels.named([str(i) for i in range(255)]).ignore_index == 255
     assert Labels.named([str(i) for i in range(256)]).ignore_index == 65535

@@ -34,7 +34,7 @@ def before_after(
 
 def shown_labels(result: Segmentation) -> Labels:
     """The classes in colours that stay apart, for colour-blind people too."""
-    return in_palette(Labels(result.names, result.palette), "safe")
+    return in_palette(result.classes, "safe")
 
 
 def hover_picture(result: Segmentation) -> Picture:

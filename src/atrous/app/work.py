@@ -214,7 +214,7 @@ def write_downloads(folder: Path, upload: Upload, result: Segmentation) -> tuple
     folder.mkdir(parents=True, exist_ok=True)
     mask, over, polygons = (folder / f"{upload.name}{end}" for end in ("_mask.png", "_overlay.png", ".json"))
     index_png(result).save(mask)
-    drawn = draw(upload.image, result.labels, Labels(result.names, result.palette))
+    drawn = draw(upload.image, result.labels, result.classes)
     Image.fromarray(drawn).save(over)
     assert result.probabilities is not None
     options = PolygonOptions("labelme")

@@ -73,8 +73,7 @@ def read_colour_map(path: str | Path) -> Labels:
         else:
             names.append(name)
             palette.append(colour)
-    ignore_index = Labels.named(names).ignore_index
-    return Labels(tuple(names), tuple(palette), ignore_index, tuple(void))
+    return Labels.named(names, palette, void)
 
 
 def _line_entries(path: Path) -> list[tuple[str, str, Colour]]:

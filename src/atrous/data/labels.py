@@ -41,14 +41,19 @@ class Labels:
         return len(self.names)
 
     @classmethod
-    def named(cls, names: Sequence[str], ignore_index: int | None = None) -> Labels:
-        """Labels in the VOC colours, for a data set that brings none.
+    def named(
+        cls,
+        names: Sequence[str],
+        palette: Sequence[Colour] | None = None,
+        void_colours: Sequence[Colour] = (),
+    ) -> Labels:
+        """Labels in these colours, or in VOC's.
 
         The label left out is 255, or 65535 where there are more than 255 classes.
         """
-        if ignore_index is None:
-            ignore_index = IGNORE_INDEX if len(names) <= IGNORE_INDEX else IGNORE_INDEX_16
-        return cls(tuple(names), voc_palette(len(names)), ignore_index)
+        colours = voc_palette(len(names)) if palette is None else tuple(palette)
+        ignore_index = IGNORE_INDEX if len(names) <= IGNORE_INDEX else IGNORE_INDEX_16
+        return cls(tuple(names), colours, ignore_index, tuple(void_colours))
 
 
 def first_difference(names: Sequence[str], others: Sequence[str]) -> int | None:

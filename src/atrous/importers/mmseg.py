@@ -221,7 +221,7 @@ def _labels(extras: Mapping[str, Any], classes: int) -> Labels | None:
         palette = ()
     if len(palette) != classes or not all(0 <= c <= 255 for colour in palette for c in colour):
         palette = voc_palette(classes)
-    return Labels(tuple(map(str, names)), palette, Labels.named(names).ignore_index)
+    return Labels.named([str(name) for name in names], palette)
 
 
 SOURCE = Source("mmsegmentation: DeepLab v3, v3+, PSPNet", recognise, convert)
