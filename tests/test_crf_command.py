@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import atrous
 from atrous.cli import main
 from atrous.errors import InputError
-from atrous.predict import Predictor, make_crf
+from atrous.predict import Predictor, make_crf, refine_file
 
 
 def square(size: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +60,25 @@ def test_command_moves_labels_to_the_edges_of_the_picture(kind: str, tmp_path: P
     probabilities = np.load(out / "a_probabilities.npy")
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-3)
     np.testing.assert_array_equal(probabilities.argmax(0), refined)
+
+
+@pytest.mark.parametrize("other", [1, 255, 299])
+def test_what_16_bits_leave_open(tmp_path: Path, other: int) -> None:
+    """65535 is "unsure" in any labels of 16 bits; 255 is so too, unless there is a class beyond."""
+    image, square_labels = square()
+    labels = np.where(square_labels == 1, other, 0).astype(np.uint16)
+    labels[0, 0], labels[2:5, 3:9], labels[20:, 20:] = 299 if other == 255 else other, 65535, 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    crf = atrous.DenseCRF(iter_max=2, bi_rgb_std=20.0)
+    _, found = refine_file(tmp_path / "a.png", tmp_path / "labels.png", crf, 0.7, probabilities=True)
+    classes = int(labels[labels < 65535].max()) + 1 if other > 1 else 2
+    scores = np.full((classes, *labels.shape), 0.3 / (classes - 1))
+    np.put_along_axis(scores, np.minimum(labels, classes - 1)[None].astype(int), 0.7, axis=0)
+    scores[:, (labels == 65535) | ((labels == 255) & (other == 1))] = 1 / classes
+    expected = crf.infer(image, torch.from_numpy(-np.log(scores)).float()).numpy()
+    assert found.probabilities is not None
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
 
 
 def test_scores_of_another_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from atrous import checkpoint, runtimes
 from atrous.config import Average, Mode, Protocol
 from atrous.crf import DenseCRF, unary_from_labels
-from atrous.data.labels import IGNORE_INDEX, Colour, Labels
+from atrous.data.base import highest_class, with_one_void
+from atrous.data.labels import Colour, Labels
 from atrous.data.pictures import read_image, read_mask
 from atrous.errors import InputError, choose
 from atrous.kernels.upsampling import highest, resized_labels
@@ -293,13 +294,18 @@ def make_crf(options: dict[str, float]) -> DenseCRF:
     return DenseCRF(**given)
 
 
+def _numbered(classes: int) -> Labels:
+    return Labels.named([f"class_{number}" for number in range(classes)])
+
+
 def refine_file(
     picture: Path, scores: Path, crf: DenseCRF, confidence: float = 0.7, probabilities: bool = False
 ) -> tuple[NDArray[np.uint8], Segmentation]:
     """The dense CRF on a picture and the scores or labels that some network gave it; returns picture and result.
 
-    scores: .npy of probabilities (C, H, W), or an index PNG of labels 0..C-1 with 255 for "unsure", believed with
-    `confidence`. InputError where a file is unreadable or the two do not fit.
+    scores: .npy of probabilities (C, H, W), or an index PNG of labels 0..C-1 with 255 or 65535 for "unsure" (65535
+    alone where there is a class beyond 255), believed with `confidence`. InputError where a file is unreadable or the
+    two do not fit.
     """
     image = read_image(picture)
     if scores.suffix == ".npy":
@@ -315,13 +321,11 @@ def refine_file(
         labels = read_mask(scores)
         if labels.shape != image.shape[:2]:
             raise InputError(f"{scores}: {labels.shape} pixels, but {picture} has {image.shape[:2]}")
-        known = labels[labels != IGNORE_INDEX]
-        classes = max(2, int(known.max(initial=0)) + 1)
-        unary = unary_from_labels(
-            torch.from_numpy(labels.astype(np.int64)), classes, confidence, IGNORE_INDEX
-        )
+        names = _numbered(max(2, highest_class(labels) + 1))
+        known = torch.from_numpy(with_one_void(labels, names).astype(np.int64))
+        unary = unary_from_labels(known, len(names), confidence, names.ignore_index)
         refined = crf.infer(image, unary).numpy()
-    names = Labels.named([f"class_{i}" for i in range(len(refined))])
+    names = _numbered(len(refined))
     found = refined.argmax(0).astype(np.uint8 if len(names) <= 256 else np.uint16)
     return image, Segmentation(found, refined if probabilities else None, names.names, names.palette)
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from atrous.data.id_maps import describe_colours, describe_values_map
-from atrous.data.labels import IGNORE_INDEX_16, Labels
+from atrous.data.labels import IGNORE_INDEX, IGNORE_INDEX_16, Labels
 from atrous.data.pictures import has_colours, is_turned, read_image, read_mask
 from atrous.errors import InputError
 
@@ -94,9 +94,7 @@ class SegmentationDataset(Dataset[Sample]):
         if self.closed and classes.min(initial=0) < 0:
             strange = ", ".join(map(str, np.unique(mask[classes < 0])[:5]))
             raise InputError(f"{path}: mask values {strange} do not exist in {self.note}")
-        if classes.max(initial=0) == IGNORE_INDEX_16:
-            classes = np.where(classes == IGNORE_INDEX_16, self.labels.ignore_index, classes)
-        return classes
+        return with_one_void(classes, self.labels)
 
     def kinds_of_masks(self) -> dict[str, Path]:
         """A file that holds "colours" and one that holds "mask values", as far as there are such."""
@@ -136,6 +134,22 @@ class SegmentationDataset(Dataset[Sample]):
         if self.transform is not None:
             image, mask = self.transform(image, mask)
         return Sample(image, mask, self.name(index))
+
+
+def highest_class(mask: np.ndarray) -> int:
+    """The highest number that is a class where nothing says how many there are; -1 without one.
+
+    255 and 65535 are void. A class beyond 255 is higher anyway, and 255 is a class too then.
+    """
+    known = mask[(mask != IGNORE_INDEX) & (mask != IGNORE_INDEX_16)]
+    return int(known.max()) if known.size else -1
+
+
+def with_one_void(mask: np.ndarray, labels: Labels) -> np.ndarray:
+    """Masks of 16 bits have 65535 for void, however few their classes: `labels.ignore_index` in its place."""
+    if mask.max(initial=0) < IGNORE_INDEX_16:
+        return mask
+    return np.where(mask == IGNORE_INDEX_16, labels.ignore_index, mask)
 
 
 def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.int32]:

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from atrous.data.base import Pair, SegmentationDataset, Transform, replace_values
+from atrous.data.base import Pair, SegmentationDataset, Transform, highest_class, replace_values
 from atrous.data.class_files import label_file, read_classes
 from atrous.data.id_maps import black_and_white
-from atrous.data.labels import IGNORE_INDEX, IGNORE_INDEX_16, Labels, class_names
+from atrous.data.labels import Labels, class_names
 from atrous.data.pictures import read_mask
 from atrous.data.splits import SPLITS, Splits
 from atrous.errors import InputError, choose
@@ -93,8 +93,7 @@ def _scan_labels(root: Path, pairs: Sequence[Pair], values: Mapping[int, int] | 
         except InputError as error:
             return error
         mask = replace_values(mask, values) if values else mask
-        known = mask[(mask != IGNORE_INDEX) & (mask != IGNORE_INDEX_16)]
-        return int(known.max()) if known.size else -1
+        return highest_class(mask)
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         results = list(pool.map(highest, pairs))
