@@ -68,6 +68,8 @@ def test_a_folder_tells_the_rest(tmp_path: Path) -> None:
     assert model.metadata.labels.names == ("road", "sky", "car")
     assert model.metadata.normalization == Normalization((0.5, 0.5, 0.5), (0.5, 0.25, 0.5))
     assert model.report.unused == []
+    alone: Any = import_checkpoint(tmp_path / "model.safetensors")
+    assert (alone.config, alone.metadata) == (model.config, model.metadata)
 
 
 def test_21_classes_without_names_are_vocs() -> None:

@@ -63,6 +63,7 @@ def test_a_folder_says_what_weights_do_not(tmp_path: Path) -> None:
     model = import_checkpoint(tmp_path)
     assert model.config.output_stride == 8
     assert model.config.options["atrous_rates"] == (6, 12, 18)
+    assert import_checkpoint(tmp_path / "model.safetensors").config == model.config
     assert import_checkpoint(tmp_path, output_stride=16).config.output_stride == 16
     assert model(torch.zeros(1, 3, 65, 97)).shape == (1, 3, 65, 97)  # its own takes multiples of 8 alone
 

@@ -1,7 +1,7 @@
 """What a file of weights holds, whatever project wrote it. Files are untrusted: none of them may run code.
 
 kind            recognised by                                   read with
-safetensors     its header, or a folder with config.json        safetensors
+safetensors     its header, or a folder of transformers         safetensors
 torch           zip or pickle of torch.save                     torch.load(weights_only=True)
 tflite          "TFL3"                                          `tflite.Graph`, later, by its source
 caffe           .caffemodel                                     `caffemodel.read_blobs`
@@ -38,7 +38,9 @@ WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params",
     "module", "state_dict_ema", "ema_state_dict", "model_ema", "ema",
 )  # fmt: skip
-BESIDE = {"config.json": "config", "preprocessor_config.json": "preprocessor"}  # in a folder -> in extras
+# what save_pretrained of transformers and segmentation_models writes, and what it writes beside -> in extras
+PRETRAINED = ("model.safetensors", "pytorch_model.bin")
+BESIDE = {"config.json": "config", "preprocessor_config.json": "preprocessor"}
 # before the names: torch's DataParallel, torch.compile, and the attribute that a LightningModule gave its network
 AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.")
 AVERAGE = ("ema", "model_ema", "avg", "averaged")  # what names of a moving average beside them begin with
@@ -105,7 +107,7 @@ class Content:
 
 
 def read(path: str | Path) -> Content:
-    """Read a file, or a folder in the layout of transformers.
+    """Read a file, or a folder in the layout of transformers, whose file tells the same when it is named itself.
 
     Raises InputError where there is none, it is damaged, of no known kind, or a pickle that asks for more than data.
     """
@@ -126,6 +128,8 @@ def read(path: str | Path) -> Content:
         if fits(begin, path):
             content = reader(path)
             content.kind = kind
+            if path.name in PRETRAINED:
+                content.extras |= _beside(path.parent)
             return checked(content)
     raise InputError(f"{path}: no file of weights that is known here ({', '.join(READERS)})")
 
@@ -223,18 +227,19 @@ def without_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_folder(path: Path) -> Content:
-    """Weights, and config.json beside them where transformers and segmentation_models wrote it."""
-    names = ("model.safetensors", "pytorch_model.bin")
-    found = next((path / name for name in names if (path / name).is_file()), None)
+    """Weights in a folder: of transformers and segmentation_models, or of TensorFlow."""
+    found = next((path / name for name in PRETRAINED if (path / name).is_file()), None)
     found = found or checkpoint_index(path) or next(iter(path.glob("frozen_inference_graph.pb")), None)
     if found is None:
-        raise InputError(f"{path}: a folder without {', '.join(names)} or a TensorFlow checkpoint")
+        raise InputError(f"{path}: a folder without {', '.join(PRETRAINED)} or a TensorFlow checkpoint")
     content = read(found)
     content.path = str(path)
-    for name, extra in BESIDE.items():
-        if (path / name).is_file():
-            content.extras[extra] = _read_json(path / name)
     return content
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    """What the configurations beside a file of weights hold."""
+    return {extra: _read_json(folder / name) for name, extra in BESIDE.items() if (folder / name).is_file()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
