@@ -113,6 +113,26 @@ def test_one_class_with_a_sigmoid_is_two_with_a_softmax(run: Run) -> None:
     assert Predictor("a.safetensors").predict(np.zeros((9, 9, 3), np.uint8)).names == ("class_0", "class_1")
 
 
+def test_an_auxiliary_head_of_other_classes_is_left_out(run: Run) -> None:
+    """Who trains torchvision's published weights on classes of their own often changes the classifier alone."""
+    build = torchvision_models.deeplabv3_mobilenet_v3_large
+    theirs = build(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, 65, 49), np.float32))
+    for classes in (7, 1):
+        theirs.classifier[4] = torch.nn.Conv2d(256, classes, 1)
+        torch.save(theirs.state_dict(), "a.pth")
+        code, said = run("import", "a.pth", "--overwrite")
+        assert code == 0 and f"tells 21 classes, the classifier {classes}: left out" in said
+        ours = import_checkpoint("a.pth")
+        assert len(ours.report.left_out) == 8  # two convolutions and a batch norm
+        with torch.inference_mode():
+            logits = ours(x)
+            wanted = theirs.eval()(x)["out"]
+            if classes == 1:
+                logits = logits[:, 1:] - logits[:, :1]
+            torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
+
+
 def test_a_missing_head_is_an_error_unless_allowed(weights: dict[str, torch.Tensor], run: Run) -> None:
     torch.save({k: v for k, v in weights.items() if k != "classifier.4.bias"}, "a.pth")
     code, said = run("import", "a.pth")

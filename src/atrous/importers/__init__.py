@@ -35,7 +35,7 @@ from atrous.importers import (
     vainf,
     xception,
 )
-from atrous.importers.convert import Converted, Report, Source, build, two_classes
+from atrous.importers.convert import Converted, Report, Source, build, two_classes, without_other_aux
 from atrous.importers.files import Content, checked, read, unwrapped
 from atrous.models import Model
 
@@ -118,7 +118,7 @@ def convert_content(content: Content, source: str, **options: Any) -> Converted:
     for option in options:
         choose(f"option of {source}", option, known)
     try:
-        return two_classes(convert(content, **options))
+        return two_classes(without_other_aux(convert(content, **options)))
     except InputError:
         raise
     except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:

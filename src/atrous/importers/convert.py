@@ -118,10 +118,35 @@ def backbone_only(
     return Converted(config, rename(content.tensors, inside), normalization or Normalization())
 
 
+AUX = "aux.4"  # the last layer of an auxiliary head
+
+
+def without_other_aux(converted: Converted) -> Converted:
+    """An auxiliary head of another number of classes than the classifier's is left out: a trained classifier was put
+    in place of another, and the head, which has no part in predictions, forgotten.
+    """
+    config, found = converted.config, converted.renamed
+    last = found.weights.get(f"{AUX}.weight")
+    if last is None or len(last) == config.num_classes:
+        return converted
+    theirs = {ours: name for ours, name in found.origin.items() if ours.startswith("aux.")}
+    renamed = replace(
+        found,
+        weights={name: value for name, value in found.weights.items() if name not in theirs},
+        left_out=[*found.left_out, *theirs.values()],
+    )
+    config = replace(config, options=config.options | {"aux": False})
+    note = (
+        f"the auxiliary head tells {len(last)} classes, the classifier {config.num_classes}: left out, as only "
+        "training has a use for it"
+    )
+    return replace(converted, config=config, renamed=renamed, notes=[*converted.notes, note])
+
+
 def two_classes(converted: Converted) -> Converted:
     """One class with a sigmoid as two with a softmax, exactly: softmax((0, z)) is (1 - sigmoid(z), sigmoid(z)).
 
-    Classifier and auxiliary classifier get a first row of zeros. What has more classes passes untouched.
+    Classifier and auxiliary head get a first row of zeros. What has more classes passes untouched.
     """
     if converted.config.num_classes != 1:
         return converted
