@@ -133,6 +133,19 @@ def test_an_auxiliary_head_of_other_classes_is_left_out(run: Run) -> None:
             torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_pictures_of_other_channels(weights: dict[str, torch.Tensor], channels: int) -> None:
+    build = torchvision_models.deeplabv3_mobilenet_v3_large
+    theirs = build(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
+    theirs.load_state_dict(weights)
+    theirs.backbone["0"][0] = torch.nn.Conv2d(channels, 16, 3, 2, 1, bias=False)
+    ours = import_checkpoint(theirs.state_dict())
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, channels, 65, 49), np.float32))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), theirs.eval()(x)["out"], rtol=0, atol=1e-5)
+    assert ours.config.in_channels == channels
+
+
 def test_a_missing_head_is_an_error_unless_allowed(weights: dict[str, torch.Tensor], run: Run) -> None:
     torch.save({k: v for k, v in weights.items() if k != "classifier.4.bias"}, "a.pth")
     code, said = run("import", "a.pth")

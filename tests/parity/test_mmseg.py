@@ -13,6 +13,7 @@ import pytest
 import torch
 from seeded import TABLES, largest_difference, read_table, table_difference, with_options
 
+from atrous.config import Normalization
 from atrous.data.labels import CITYSCAPES
 from atrous.errors import InputError
 from atrous.importers import convert_content, import_checkpoint
@@ -255,10 +256,38 @@ def test_pictures_are_normalised_as_the_settings_say(name: str, text: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("text", "mean"),
+    [
+        ("", Normalization().mean),
+        (f"img_norm_cfg = dict({MEAN}, {STD}, to_rgb=False)", Normalization().mean),
+        (
+            "model = dict(data_preprocessor=dict(mean=[51, 0, 0, 102], std=[255, 255, 255, 255]))",
+            (0.2, 0, 0, 0.4),
+        ),
+    ],
+)
+def test_four_channels(text: str, mean: tuple[float, ...]) -> None:
+    """The first convolution tells; their order is not turned there, and a mean of three is not theirs."""
+    weights, pairs, _ = read_table("mmseg_pspnet_m-v2-d8")
+    first = "backbone.conv1.conv.weight"
+    fourth = torch.from_numpy(np.random.default_rng(0).standard_normal((32, 1, 3, 3), np.float32))
+    content = Content(
+        "f", "torch", weights | {first: torch.cat([weights[first], fourth], 1)}, {"meta": {"cfg": text}}
+    )
+    model = build(content, "mmseg", convert(content))
+    assert (model.config.in_channels, model.metadata.normalization.mean) == (4, mean)
+    x = pairs[0][0]
+    with torch.inference_mode():
+        wanted = import_checkpoint(weights)(x)
+        found = model(torch.cat([x, torch.zeros_like(x[:, :1])], 1))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mean=[1, 2], std=[1, 2, 3]", r"its mean is \(1, 2\), not three numbers"),
-        ("mean=[1, 2, 3]", "its std is None, not three numbers"),
+        ("mean=[1, 2], std=[1, 2, 3]", r"its mean is \(1, 2\), not 3 numbers"),
+        ("mean=[1, 2, 3]", "its std is None, not 3 numbers"),
         ("mean=[1, 2, 3], std=[1, 0, 1]", r"its std is \(1, 0, 1\), not above 0"),
     ],
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atrous.checkpoint import Metadata
 from atrous.config import ModelConfig, Normalization, Protocol
@@ -101,7 +101,6 @@ def backbone_only(
     table: Table,
     output_stride: int | None = None,
     normalization: Normalization | None = None,
-    in_channels: int = 3,
     **options: Any,
 ) -> Converted:
     """What a file that holds a backbone alone becomes: `model` on it; allow_missing="head" gives it a new head.
@@ -114,7 +113,7 @@ def backbone_only(
         theirs: None if ours is None else f"backbone.{ours}".rstrip(".") for theirs, ours in table.items()
     }
     stride = output_stride or paper.output_stride
-    config = ModelConfig(model, backbone, CLASSES, stride, in_channels, options)
+    config = ModelConfig(model, backbone, CLASSES, stride, options=options)
     return Converted(config, rename(content.tensors, inside), normalization or Normalization())
 
 
@@ -170,8 +169,9 @@ def build(
 ) -> Model:
     """Build the model, in eval mode, with `metadata` and `report`.
 
-    num_classes: another number than the file's gives the layers of that size new weights. allow_missing: "head" lets
-    weights outside the backbone be missing; they are new then too.
+    Pictures have the channels that the file's first convolution reads. num_classes: another number than the file's
+    gives the layers of that size new weights. allow_missing: "head" lets weights outside the backbone be missing; they
+    are new then too.
 
     Raises InputError where a weight is missing, has another shape, or values that are not finite.
     """
@@ -181,6 +181,10 @@ def build(
     if num_classes is not None:
         config = replace(config, num_classes=num_classes)
     model = build_model(config)
+    channels = picture_channels(model, found.weights)
+    if channels != config.in_channels:
+        config = replace(config, in_channels=channels)
+        model = build_model(config)
     report = Report(source, content.path, config, left_out=found.left_out, notes=converted.notes)
     report.unused = [(name, tuple(content.tensors[name].shape)) for name in found.unknown]
     taken = _sort(report, found, model.state_dict(), converted.config.num_classes)
@@ -199,6 +203,15 @@ def build(
     model.metadata = Metadata(labels, converted.normalization, converted.protocol)  # type: ignore[assignment]
     model.report = report  # type: ignore[assignment]
     return model.eval()
+
+
+def picture_channels(model: Model, weights: Mapping[str, Tensor]) -> int:
+    """How many the first convolution of these weights reads; the model's own where they have none."""
+    first = next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    match tuple(weights.get(f"{first}.weight", torch.empty(0)).shape):
+        case (_, channels, _, _) if channels > 0:
+            return channels
+    return model.config.in_channels
 
 
 def _sort(report: Report, found: Renamed, own: dict[str, Tensor], num_classes: int) -> dict[str, Tensor]:

@@ -97,9 +97,7 @@ def convert(
         "dropout": min(1.0, max(0.0, float(said.get("classifier_dropout_prob", 0.8)))),
     }
     classes = len(weights["segmentation_head.classifier.convolution.weight"])
-    config = ModelConfig(
-        "deeplab_v3", "mobilenet_v2", classes, stride, weights[STEM_WEIGHT].shape[1], options
-    )
+    config = ModelConfig("deeplab_v3", "mobilenet_v2", classes, stride, options=options)
     renamed = rename(weights, table())
     projection = renamed.weights["context.project.0.weight"]
     renamed.weights["context.project.0.weight"] = projection.roll(HALF, 1)  # its image pooling comes first

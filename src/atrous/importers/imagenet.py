@@ -113,13 +113,11 @@ def convert(
     name, options = known or ("", {})
     if backbone is not None and backbone != name:
         name, options = choose("backbone", backbone, sorted({name for name, _ in KNOWN})), {}
-    first = _found(content.tensors).get(_shapes(name, tuple(options.items()))[1], ())
-    channels = first[1] if len(first) == 4 else 3
     options = options | (model_options or {})
     half = (0.5, 0.5, 0.5)
     normalization = Normalization(half, half) if name in XCEPTIONS else None  # Google's, by way of timm
     return backbone_only(
-        content, model, name, table(content.tensors), output_stride, normalization, channels, **options
+        content, model, name, table(content.tensors), output_stride, normalization, **options
     )
 
 

@@ -104,9 +104,9 @@ def convert(
         weights[project] = torch.cat([weights[project][:, channels:], weights[project][:, :channels]], dim=1)
     for name, said in (("backbone", of_backbone), (HEAD, head), (AUX, part(settings, "model", AUX))):
         _take_epsilon(weights, name, epsilon(content, said))
-    pixels, bgr = normalization(content, settings)
+    first = next(name for name in FIRST if name in weights)
+    pixels, bgr = normalization(content, settings, weights[first].shape[1])
     if bgr:
-        first = next(name for name in FIRST if name in weights)
         weights[first] = weights[first].flip(1)
     config = ModelConfig(model, backbone, classes, stride, options=options)
     labels = _labels(content.extras, 2 if classes == 1 else classes)  # it counts the background too

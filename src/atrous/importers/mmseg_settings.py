@@ -39,6 +39,7 @@ NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN")
 # of the forms of dilation that give the same rates, the first is taken
 ORDER: tuple[DilateFrom, ...] = ("second", "first", "next")
 ORDER_WITH_GRID: tuple[DilateFrom, ...] = ("next", "second", "first")
+RGB = 3  # channels
 EPS = 1e-5  # torch's, which they have where they say none
 
 
@@ -114,30 +115,37 @@ def epsilon(content: Content, said: Settings) -> float:
     return eps
 
 
-def normalization(content: Content, settings: Settings) -> tuple[Normalization, bool]:
-    """What is done to pictures, and whether their channels come as BGR, as its reader has them."""
+def normalization(content: Content, settings: Settings, channels: int) -> tuple[Normalization, bool]:
+    """What is done to pictures, and whether their channels come as BGR, as its reader has them.
+
+    Of other than three channels no order is turned there, and a mean of three is another preprocessor's.
+    """
     new = part(settings, "model", "data_preprocessor") or part(settings, "data_preprocessor")
     said = new or part(settings, "img_norm_cfg")
     if not said:
         return Normalization(), False
     turned = new.get("bgr_to_rgb") is True or new.get("rgb_to_bgr") is True  # the same there
-    bgr = not (turned if new else said.get("to_rgb", True))
+    bgr = channels == RGB and not (turned if new else said.get("to_rgb", True))
     if said.get("mean") is None:
-        return Normalization((0, 0, 0), (1 / 255,) * 3), bgr
+        return Normalization((0,) * channels, (1 / 255,) * channels), bgr
     mean, std = (
-        tuple(value / 255 for value in _channels(content, said, name)[:: -1 if bgr else 1])
+        tuple(value / 255 for value in _channels(content, said, name, channels)[:: -1 if bgr else 1])
         for name in ("mean", "std")
     )
+    if not len(mean) == len(std) == channels:
+        return Normalization(), bgr
     if min(std) <= 0:
         raise content.error(f"its std is {reprlib.repr(said['std'])}, not above 0")
     return Normalization(mean, std), bgr
 
 
-def _channels(content: Content, said: Settings, name: str) -> tuple[float, ...]:
-    found = said.get(name)
-    if not isinstance(found, tuple) or len(found) != 3 or not all(type(n) in (int, float) for n in found):
-        raise content.error(f"its {name} is {reprlib.repr(found)}, not three numbers")
-    return found
+def _channels(content: Content, said: Settings, name: str, channels: int) -> tuple[float, ...]:
+    match said.get(name):
+        case tuple() as found if len(found) in (RGB, channels) and all(
+            type(n) in (int, float) for n in found
+        ):
+            return found
+    raise content.error(f"its {name} is {reprlib.repr(said.get(name))}, not {channels} numbers")
 
 
 def resnet_rates(content: Content, said: Settings, units: Sequence[int]) -> tuple[int, dict[str, Any]]:

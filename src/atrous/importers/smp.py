@@ -12,7 +12,6 @@ https://github.com/qubvel-org/segmentation_models.pytorch
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -181,7 +180,6 @@ def convert(
         backbone,
         len(weights["segmentation_head.0.weight"]),
         output_stride=stride,
-        in_channels=_in_channels(weights),
         encoder_depth=_whole(content, "encoder_depth", depth, range(3, 6)),
         atrous_rates=[_whole(content, "atrous_rates", rate, range(1, 4097)) for rate in rates],
         aspp_separable=separable,
@@ -191,7 +189,7 @@ def convert(
         depths = {"encoder_depth": config.options.get("encoder_depth", 5)}
         own, conv = shapes_of(backbone, config.output_stride, **depths)
         network = {f"network.{key}": value for key, value in indented("encoder.model", weights).items()}
-        config = replace(config, in_channels=check_fits(content, backbone, own, conv, network))
+        check_fits(content, backbone, own, conv, network)
     found = rename(weights, table(name, backbone, separable, "decoder.1.weight" in weights))
     normalization = xception.NORMALIZATION if backbone == "legacy_xception" else normalization_of(backbone)
     return Converted(config, turn_joined(found), normalization)
@@ -269,11 +267,6 @@ def _depth(backbone: str, channels: int) -> int | None:
     with torch.device("meta"):
         stages = create_backbone(backbone, output_stride=32, **options).channels
     return max((i for i, c in enumerate(stages, 1) if c == channels), default=None)
-
-
-def _in_channels(weights: Mapping[str, Tensor]) -> int:
-    names = ("encoder.conv1.weight", "encoder.features.0.0.weight")
-    return next((weights[name].shape[1] for name in names if name in weights), 3)
 
 
 def _whole(content: Content, what: str, value: Any, allowed: Sequence[int]) -> int:

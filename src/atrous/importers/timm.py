@@ -67,10 +67,10 @@ def convert(
     own, first = shapes_of(backbone, stride)
     names = table(content.tensors, own)
     found = {ours: content.tensors[name] for name, ours in names.items() if ours}
-    channels = check_fits(content, backbone, own, first, found)
+    check_fits(content, backbone, own, first, found)
     normalization = said or normalization_of(backbone)
     options = model_options or {}
-    return backbone_only(content, model, backbone, names, stride, normalization, channels, **options)
+    return backbone_only(content, model, backbone, names, stride, normalization, **options)
 
 
 def shapes_of(backbone: str, output_stride: int, **options: Any) -> tuple[dict[str, Tensor], str]:
@@ -83,8 +83,8 @@ def shapes_of(backbone: str, output_stride: int, **options: Any) -> tuple[dict[s
 
 def check_fits(
     content: Content, backbone: str, own: Mapping[str, Tensor], first: str, found: Mapping[str, Tensor]
-) -> int:
-    """The picture's channels, which `first` tells; InputError before a network is built that a file does not hold."""
+) -> None:
+    """InputError before a network is built that a file does not hold. first: reads any number of channels."""
     channels = found[first].shape[1] if first in found and found[first].ndim == 4 else 3
     lacking = []
     for name, weight in own.items():
@@ -96,7 +96,6 @@ def check_fits(
             lacking.append(f"{name} {shape} ({'not there' if there is None else f'{there} there'})")
     if lacking:
         raise content.error(f"{len(lacking)} weights of {backbone} do not fit, first {lacking[0]}")
-    return channels
 
 
 def table(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Table:
