@@ -120,6 +120,27 @@ def test_utils() -> None:
     assert np.allclose(volume[:, -1], [2, 1.5, 1, 0.2])
 
 
+def test_arrays_are_taken_as_they_are_at_the_call() -> None:
+    """As pydensecrf does: what the caller writes into its arrays afterwards changes nothing."""
+    grid, unary = utils.create_pairwise_gaussian((6, 6), (H, W)), energies()
+    matrix = 1 - np.eye(C, dtype=np.float32)
+    apart, reused = dcrf.DenseCRF(N, C), dcrf.DenseCRF(N, C)
+    apart.setUnaryEnergy(unary)
+    apart.addPairwiseEnergy(grid, 2.0)
+    apart.addPairwiseEnergy(4 * grid, 2 * matrix)
+
+    constant = dcrf.ConstUnary(unary)
+    unary *= 0
+    reused.setUnary(constant)
+    reused.addPairwiseEnergy(grid, 2.0)
+    grid *= 4
+    matrix *= 2
+    reused.addPairwiseEnergy(grid, matrix)
+    grid *= 0
+    matrix *= 0
+    assert np.array_equal(reused.inference(3), apart.inference(3))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -42,6 +42,7 @@ class Pairwise:
         or a (C, C) tensor mu, the penalty of each pair of labels (row: the label at i; lower is more compatible).
     normalization: with D = diag(K 1), "symmetric" D^-1/2 K D^-1/2, "before" K D^-1, "after" D^-1 K, "none" K.
     name: promises that terms of one name have the same features, so that their lattice can be kept.
+    The tensors are kept, not copied, and the lattice is built when it is first needed: do not write into them.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class MeanField:
 
     order: a permutation of the N points, int64, that puts near points together in memory (see `tile_order`); it
         changes the speed, not the result. Energies and results are in the given order, not in this one.
+    `unary` is kept, not copied: do not write into it.
     Raises InputError where the unary is not a finite floating (C, N), or a term does not fit it.
     """
 

@@ -71,7 +71,7 @@ class DenseCRF:
             raise InputError(f"u: Bad shape for unary energy (Need {need}, got {tuple(u.energy.shape)})")
         if bool(torch.isnan(u.energy).any() | torch.isneginf(u.energy).any()):
             raise InputError("u: has NaN or -inf; wanted energies, +inf where a label is impossible")
-        self._unary, self._built = u.energy.masked_fill(torch.isposinf(u.energy), IMPOSSIBLE), None
+        self._unary, self._built = u.energy.masked_fill_(torch.isposinf(u.energy), IMPOSSIBLE), None
 
     def setUnaryEnergy(self, u: Array, f: Array | None = None) -> None:  # noqa: N802
         """Set the unary energies u (C, nvar), or u f with u (C, K) and f (K, nvar); float32."""
@@ -156,11 +156,11 @@ class DenseCRF2D(DenseCRF):
 
 
 def _float32(name: str, array: Array) -> Tensor:
-    """A float32 array as a tensor; pydensecrf takes no other dtype, and its users rely on the error."""
+    """A copy of a float32 array, as a tensor; pydensecrf takes no other dtype, and its users rely on the error."""
     array = np.asarray(array)
     if array.dtype != np.float32:
         raise InputError(f"{name}: wanted a float32 array, got {array.dtype}")
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    return torch.from_numpy(np.array(array, order="C"))
 
 
 def _positive(name: str, value: Any, count: int) -> tuple[float, ...]:
