@@ -130,6 +130,26 @@ def test_tiff_nodata_and_tiles_that_are_left_out(tmp_path: Path) -> None:
     check(path, np.where(missing[..., None], values, 0), missing)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_strips_that_are_left_out_have_no_data(tmp_path: Path, compression: str | None, planar: str) -> None:
+    """A band apart that is missing takes the pixel with it."""
+    tifffile = pytest.importorskip("tifffile")
+    values, path = smooth(3) | 1, tmp_path / "a.tif"
+    stored = np.moveaxis(values, 2, 0) if planar == "separate" else values
+    tifffile.imwrite(
+        path, stored, photometric="rgb", planarconfig=planar, rowsperstrip=20, compression=compression, metadata=None
+    )  # fmt: skip
+    with tifffile.TiffFile(path, mode="r+") as file:
+        for name in ("StripOffsets", "StripByteCounts"):
+            tag = file.pages.first.tags[name]
+            tag.overwrite([0 if strip == 2 else value for strip, value in enumerate(tag.value)])
+    values[40:60, :, slice(None) if planar == "contig" else 0] = 0
+    valid = np.ones((HEIGHT, WIDTH), bool)
+    valid[40:60] = False
+    check(path, values, valid)
+
+
 def test_tiff_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile = pytest.importorskip("tifffile")
     path = tmp_path / "a.tif"

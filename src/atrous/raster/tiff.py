@@ -18,6 +18,7 @@ JPEG_KINDS = (6, 7, 34892, 33007)  # Compression
 ORIENTATION, COLOUR_MAP, JPEG_TABLES, NODATA = 274, 320, 347, 42113
 # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams
 GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
+ASCII = 2  # the type of a tag's values
 AT_ONCE = 2**28  # bytes: the most that one row of segments may decode to
 
 
@@ -25,7 +26,7 @@ class TiffRaster(Raster):
     """The first page of a TIFF: grey, RGB, palette or YCbCr in JPEG, with 8 or 16 bits.
 
     Of files with more bands, the first three are taken as RGB. A pixel has no data where alpha is 0, where all its
-    colours have the value of GDAL_NODATA, or where its tile is missing from the file.
+    colours have the value of GDAL_NODATA, or where its tile or strip is missing from the file.
     """
 
     def __init__(self, path: Path, upright: bool = True) -> None:
@@ -63,7 +64,7 @@ class TiffRaster(Raster):
         values = np.zeros((bottom - top, right - left, len(samples)), self.page.dtype)
         there = np.ones((bottom - top, right - left), bool)
         if self.stored_plainly:
-            self._copy_rows(values, samples, top, left)
+            self._copy_rows(values, there, samples, top, left)
         else:
             self._copy_segments(values, there, samples, top, left)
         colours = values[..., : self.colours]
@@ -116,34 +117,34 @@ class TiffRaster(Raster):
                 "it with tiles of 256 or 512 pixels, as `gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT` does"
             )
 
-    def _copy_rows(self, values: NDArray[Any], samples: list[int], top: int, left: int) -> None:
+    def _copy_rows(
+        self, values: NDArray[Any], there: NDArray[np.bool_], samples: list[int], top: int, left: int
+    ) -> None:
         """From uncompressed strips, of any height."""
-        page, (height, width) = self.page, values.shape[:2]
+        page, (height, width), (length, _) = self.page, values.shape[:2], self.tile
+        bottom = top + height
         stored = 1 if self.separate else page.samplesperpixel
         dtype = page.dtype.newbyteorder(page.parent.byteorder)
         row_bytes = self.width * stored * dtype.itemsize
         with self.path.open("rb") as file:
-            for plane in range(page.samplesperpixel if self.separate else 1):
-                if self.separate and plane not in samples:
-                    continue
-                row = top
-                while row < top + height:
-                    strip, within = divmod(row, self.tile[0])
-                    count = min(self.tile[0] - within, top + height - row)
-                    index = plane * self.grid[0] + strip
-                    if page.dataoffsets[index]:
-                        file.seek(page.dataoffsets[index] + within * row_bytes)
-                        data = file.read(count * row_bytes)
-                        if len(data) < count * row_bytes:
-                            raise InputError(f"{self.path}: the picture is cut off (row {row})")
-                        rows = np.frombuffer(data, dtype).reshape(count, self.width, stored)
-                        rows = rows[:, left : left + width]
-                        here = values[row - top : row - top + count]
-                        if self.separate:
-                            here[..., samples.index(plane)] = rows[..., 0]
-                        else:
-                            here[...] = rows[..., samples]
-                    row += count
+            for plane in samples if self.separate else [0]:
+                for strip in range(top // length, (bottom - 1) // length + 1):
+                    first, end = max(top, strip * length), min(bottom, (strip + 1) * length)
+                    here = slice(first - top, end - top)
+                    offset = page.dataoffsets[plane * self.grid[0] + strip]
+                    if not offset:
+                        there[here] = False
+                        continue
+                    file.seek(offset + (first - strip * length) * row_bytes)
+                    data = file.read((end - first) * row_bytes)
+                    if len(data) < (end - first) * row_bytes:
+                        raise InputError(f"{self.path}: the picture is cut off (row {first})")
+                    rows = np.frombuffer(data, dtype).reshape(end - first, self.width, stored)
+                    rows = rows[:, left : left + width]
+                    if self.separate:
+                        values[here, :, samples.index(plane)] = rows[..., 0]
+                    else:
+                        values[here] = rows[..., samples]
 
     def _copy_segments(
         self, values: NDArray[Any], there: NDArray[np.bool_], samples: list[int], top: int, left: int
