@@ -91,14 +91,18 @@ def test_the_tiff_lies_where_the_picture_lies(scene_checkpoint: Path, tmp_path: 
         (34264, 12, 16, tuple(float(i) for i in range(16)), True),
         (34735, 3, 8, (1, 1, 0, 1, 1024, 0, 1, 1), True),
         (34736, 12, 2, (6378137.0, 298.25), True),
-        (34737, 2, 0, "WGS 84|", True),
     ]
-    write(tmp_path / "map.tif", values, extratags=[*tags, (42113, 2, 0, "3", True)])
+    names = "RGF93 / Réunion|WGS 84|  ".encode()  # not ASCII, and GeoKeyDirectory may point to the blanks
+    more = [(34737, 2, 0, names, True), (42113, 2, 0, "3", True)]
+    write(tmp_path / "map.tif", values, extratags=[*tags, *more])
     labels, overview = segment_large(predictor(scene_checkpoint), tmp_path / "map.tif", tmp_path, "out")
     with tifffile.TiffFile(labels) as file:
         page = file.pages.first
         for code, _, _, value, _ in tags:
             assert page.tags[code].value == value
+        text = page.tags[34737]
+        stored = labels.read_bytes()[text.valueoffset : text.valueoffset + text.count]
+        assert stored == names + b"\0"
         assert page.tags[42113].value == "255"
         assert page.is_tiled
         assert page.compression == 8  # deflate

@@ -103,6 +103,7 @@ def segment_large(
     target, overview = large_files(folder, name)
     job_folder = target.with_name(f".{target.name}.partial")
     raster = open_raster(picture, upright)
+    tags = raster.tags()
     assert protocol.size is not None
     rows, columns = (
         Axis(length, window, protocol.overlap)
@@ -135,7 +136,7 @@ def segment_large(
     job.begin(resume)
     try:
         _predict(predictor, raster, rows, columns, split, job, picture.name, progress)
-        job.finish(target, overview, raster.tags(), style)
+        job.finish(target, overview, tags, style)
     except InputError:  # the picture is damaged, and going on would not help
         job.remove()
         raise

@@ -55,9 +55,15 @@ class TiffRaster(Raster):
 
     def tags(self) -> list[tuple[int, int, int, Any, bool]]:
         found = [self.page.tags[code] for code in GEOREFERENCE if code in self.page.tags]
-        return [
-            (tag.code, int(tag.dtype), 0 if tag.dtype == 2 else tag.count, tag.value, True) for tag in found
-        ]
+        return [(tag.code, int(tag.dtype), tag.count, self._stored(tag), True) for tag in found]
+
+    def _stored(self, tag: Any) -> Any:
+        """A tag's value; of text its bytes, which may be no ASCII, and which GeoKeyDirectory counts to find a name."""
+        if tag.dtype != ASCII:
+            return tag.value
+        with self.path.open("rb") as file:
+            file.seek(tag.valueoffset)
+            return file.read(tag.valuebytecount)
 
     def read(self, top: int, bottom: int, left: int, right: int) -> Band:
         samples = [*range(self.colours), *([] if self.alpha is None else [self.alpha])]
