@@ -91,6 +91,7 @@ def test_the_tiff_lies_where_the_picture_lies(scene_checkpoint: Path, tmp_path: 
         (34264, 12, 16, tuple(float(i) for i in range(16)), True),
         (34735, 3, 8, (1, 1, 0, 1, 1024, 0, 1, 1), True),
         (34736, 12, 2, (6378137.0, 298.25), True),
+        (50844, 12, 92, tuple(i / 7 for i in range(92)), True),
     ]
     names = "RGF93 / Réunion|WGS 84|  ".encode()  # not ASCII, and GeoKeyDirectory may point to the blanks
     more = [(34737, 2, 0, names, True), (42113, 2, 0, "3", True)]

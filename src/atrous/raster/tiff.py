@@ -16,8 +16,9 @@ COLOURS = {MINISWHITE: 1, MINISBLACK: 1, RGB: 3, PALETTE: 1, YCBCR: 3}
 ASSOCIATED, UNASSOCIATED = 1, 2  # ExtraSamples: alpha that the colours are multiplied with, or not
 JPEG_KINDS = (6, 7, 34892, 33007)  # Compression
 ORIENTATION, COLOUR_MAP, JPEG_TABLES, NODATA = 274, 320, 347, 42113
-# ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams
-GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
+# ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams,
+# RPCCoefficient
+GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
 ASCII = 2  # the type of a tag's values
 AT_ONCE = 2**28  # bytes: the most that one row of segments may decode to
 
