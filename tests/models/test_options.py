@@ -38,6 +38,19 @@ def test_a_value_that_is_none(options: dict[str, Any], message: str) -> None:
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [("msk", "unknown option 'msk': did you mean 'msc'? "), ("qqqqqqqq", "unknown option 'qqqqqqqq': ")],
+)
+def test_an_option_that_is_none(option: str, complaint: str) -> None:
+    """The nearest, if any, then all of them."""
+    with pytest.raises(InputError) as error:
+        create_model("deeplab_v1", "resnet18", **{option: 1})
+    known, of_backbone = str(error.value).removeprefix(complaint).split("; ")
+    assert known == "deeplab_v1 has msc, fc6_rate, fc6_kernel, fc_channels, align_corners, crf"
+    assert of_backbone.startswith("resnet18 has deep_stem, ")
+
+
 def test_a_weight_of_the_crf_is_a_number() -> None:
     with pytest.raises(InputError, match=r"crf={'pos_w': 'big'}: wanted bool | dict\[str, float\]"):
         create_model("deeplab_v1", "resnet18", crf={"pos_w": "big"})

@@ -215,7 +215,7 @@ def _unknown_option(
     except InputError as error:
         complaint = str(error).removesuffix(f"choose from {', '.join(of_model + of_backbone)}")
         known = f"{name} has {', '.join(of_model)}; {backbone} has {', '.join(of_backbone) or 'none'}"
-        raise InputError(complaint + known) from None
+        raise InputError(f"{complaint.rstrip()} {known}") from None
 
 
 def _vgg_weights(pretrained: bool | str | Path) -> dict[str, Tensor]:
