@@ -118,9 +118,61 @@ def test_pictures_as_they_lie_in_memory(model: torch.nn.Module) -> None:
 
 def test_what_is_no_picture(model: torch.nn.Module) -> None:
     shapes = ((4, 4), (4, 4, 4), (0, 4, 3))
-    for bad in (*(np.zeros(shape, np.uint8) for shape in shapes), np.zeros((4, 4, 3))):
+    arrays = (np.zeros(shape, np.uint8) for shape in shapes)
+    for bad in (*arrays, np.zeros((4, 4, 3)), None, torch.zeros(3, 4, 4), 5):
         with pytest.raises(InputError, match=r"\(H, W, 3\) uint8"):
             Predictor(model).predict(bad)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16"])
+def test_a_picture_of_pillow_is_what_its_file_is(model: torch.nn.Module, tmp_path: Path, mode: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (21, 33, 4), dtype=np.uint8)
+    pixels = {"L": values[..., 0], "RGB": values[..., :3], "RGBA": values}.get(
+        mode, values[..., 0] * np.uint16(257)
+    )
+    picture = Image.fromarray(pixels)
+    assert picture.mode == mode
+    picture.save(tmp_path / "picture.png")
+    predictor = Predictor(model)
+    wanted = predictor.predict(tmp_path / "picture.png", probabilities=True).probabilities
+    np.testing.assert_array_equal(predictor.predict(picture, probabilities=True).probabilities, wanted)
+
+
+def test_one_number_is_a_square_and_a_single_scale(model: torch.nn.Module) -> None:
+    protocol = Predictor(model, mode="resize", size=65, scales=1.5).protocol
+    assert protocol == Predictor(model, mode="resize", size=(65, 65), scales=(1.5,)).protocol
+    assert (protocol.size, protocol.scales) == ((65, 65), (1.5,))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"scales": "big"}, "scales ('b', 'i', 'g') must be a list of positive numbers"),
+        ({"scales": 0}, "scales (0,) must be a list of positive numbers"),
+        ({"size": "65"}, "size 65 is not (height, width) in pixels"),
+        ({"size": 65.5}, "size 65.5 is not (height, width) in pixels"),
+        ({"longer_side": "65"}, "longer_side 65 must be at least 1 pixel"),
+        ({"overlap": "half"}, "overlap half must be a share of the window"),
+        ({"output_stride": "8"}, "output_stride 8 must be at least 1"),
+        ({"crf": 4}, "crf 4 must be numbers by name"),
+        ({"flip": 1}, "flip 1 must be true or false"),
+        ({"device": []}, "device [] cannot be used here"),
+        ({"pictures": "5"}, "pictures='5': wanted int | None"),
+        ({"model": None}, "NoneType is no model of atrous.create_model or atrous.load"),
+    ],
+    ids=str,
+)
+def test_a_setting_of_another_kind(model: torch.nn.Module, setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        Predictor(**{"model": model, **setting})
+    assert message in str(error.value)
+
+
+def test_what_is_not_evaluated(model: torch.nn.Module) -> None:
+    with pytest.raises(InputError, match=r"dataset='folder': wanted what atrous.open_dataset"):
+        atrous.evaluate(Predictor(model), "folder")
+    with pytest.raises(InputError, match=r"predictor='m.safetensors': wanted Predictor"):
+        atrous.evaluate("m.safetensors", atrous.open_dataset("scenes", "val", length=1))
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import os
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -49,7 +50,11 @@ Average = Literal["probabilities", "logits"]
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return _is_number(value) and isinstance(value, Integral) and int(value) >= 1
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,10 @@ class Protocol:
         choose("average", self.average, ("probabilities", "logits"))
         if self.mode != "direct" and self.size is None:
             raise InputError(f"mode {self.mode!r} needs a size (height, width)")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
+        sides = self.size if isinstance(self.size, tuple | list) else ()
+        if self.size is not None and not (len(sides) == 2 and all(map(_is_count, sides))):
             raise InputError(f"size {self.size} is not (height, width) in pixels")
-        if self.longer_side is not None and self.longer_side < 1:
+        if self.longer_side is not None and not _is_count(self.longer_side):
             raise InputError(f"longer_side {self.longer_side} must be at least 1 pixel")
         scales = self.scales if isinstance(self.scales, tuple) else ()
         if not scales or not all(_is_number(scale) and 0 < scale < math.inf for scale in scales):
@@ -95,9 +101,9 @@ class Protocol:
             raise InputError(
                 f"crf {self.crf} must be numbers by name, as {{bi_w: 4}}; {{}} takes the CRF's own"
             )
-        if not 0 <= self.overlap < 1:
+        if not (_is_number(self.overlap) and 0 <= self.overlap < 1):
             raise InputError(f"overlap {self.overlap} must be a share of the window, from 0 to below 1")
-        if self.output_stride is not None and self.output_stride < 1:
+        if self.output_stride is not None and not _is_count(self.output_stride):
             raise InputError(f"output_stride {self.output_stride} must be at least 1")
 
     @property

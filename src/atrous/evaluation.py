@@ -17,6 +17,7 @@ from rich.table import Table
 from atrous.boundary import BoundaryScores
 from atrous.data.base import Sample, SegmentationDataset
 from atrous.errors import InputError
+from atrous.hints import check_value
 from atrous.importers.label_names import check_same_classes
 from atrous.metrics import ConfusionMatrix, Metrics
 from atrous.predict import Predictor
@@ -41,6 +42,7 @@ def evaluate(
 ) -> Metrics:
     """Predict every picture (the first `limit`, at least 1) and compare with its mask at the mask's own size.
 
+    dataset: of `atrous.open_dataset`.
     `progress(done, of, miou so far)` is called after each picture. InputError where the classes do not match, and for
     a picture that cannot be read; where a list `broken` is given, it goes there instead. shard: (which, of how many):
     every picture is in one of them, so that the confusion matrices of all add up to that of the whole; `add_up` does
@@ -48,6 +50,9 @@ def evaluate(
     network together. trimap, boundary_share: scores near boundaries too, see `boundary.BoundaryScores`.
     each: called with every sample and its prediction (H, W).
     """
+    check_value("predictor", predictor, Predictor)
+    if not isinstance(dataset, SegmentationDataset):
+        raise InputError(f"dataset={dataset!r}: wanted what atrous.open_dataset(path, split) returns")
     check_same_classes(predictor.metadata, dataset.labels)
     names = dataset.labels.names
     confusion = ConfusionMatrix(len(names), dataset.labels.ignore_index)

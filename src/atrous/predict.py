@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from atrous import checkpoint, runtimes
@@ -19,8 +20,9 @@ from atrous.config import Average, Mode, Protocol
 from atrous.crf import DenseCRF, unary_from_labels
 from atrous.data.base import highest_class, with_one_void
 from atrous.data.labels import Colour, Labels
-from atrous.data.pictures import read_image, read_mask
+from atrous.data.pictures import read_image, read_mask, rgb
 from atrous.errors import InputError, choose
+from atrous.hints import check_value
 from atrous.kernels.upsampling import highest, resized_labels
 from atrous.layers import resize
 from atrous.models import Model, at_output_stride, smallest_picture
@@ -29,6 +31,7 @@ from atrous.runtimes.choice import Choice, choose_runtime
 from atrous.score_maps import GrownScores, add_resized, made
 from atrous.tiling import slide
 
+Picture = NDArray[np.uint8] | Image | str | Path
 WINDOW = (513, 513)  # v3 sec. 4.1: the crop that it is trained on, where nothing else names one
 
 
@@ -53,7 +56,8 @@ class Predictor:
     model: of `create_model` or `load`, or a file, or the folder of a run; without one, the model that the package
     brings. One with other than three channels is an InputError: call it itself.
     protocol: how a paper evaluates, a name of `atrous.protocols.PRESETS`; the settings given beside it win over it.
-    mode, size, longer_side, scales, flip, overlap, average, output_stride: see `atrous.config.Protocol`.
+    mode, size, longer_side, scales, flip, overlap, average, output_stride: see `atrous.config.Protocol`; one number is
+    a square size, or a single scale.
     crf: its parameters; True takes the checkpoint's, or its own where it has none; False is no CRF.
     device: "auto" takes CUDA or MPS where there is one.
     A path may also be a file of `atrous export`: .onnx, .xml or .pt2, which run on the CPU. runtime: "auto", "eager",
@@ -65,9 +69,9 @@ class Predictor:
         self,
         model: nn.Module | str | Path = checkpoint.BOX,
         mode: Mode | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | int | None = None,
         longer_side: int | None = None,
-        scales: Sequence[float] | None = None,
+        scales: Sequence[float] | float | None = None,
         flip: bool | None = None,
         crf: dict[str, float] | bool | None = None,
         device: str = "auto",
@@ -90,11 +94,13 @@ class Predictor:
                 f"itself, on tensors (N, {channels}, H, W)"
             )
         metadata = checkpoint.metadata_of(model)
+        if isinstance(scales, int | float):
+            scales = (scales,)
         given: dict[str, Any] = {
             "mode": mode,
-            "size": size,
+            "size": (size, size) if isinstance(size, int) else size,
             "longer_side": longer_side,
-            "scales": None if scales is None else tuple(scales),
+            "scales": tuple(scales) if isinstance(scales, Iterable) else scales,
             "flip": flip,
             "crf": crf,
             "overlap": overlap,
@@ -115,6 +121,7 @@ class Predictor:
             model = at_output_stride(cast(Model, model), stride)
         self.crf = None if self.protocol.crf is None else make_crf(self.protocol.crf)
         self.device = pick_device("cpu" if isinstance(model, runtimes.Exported) else device)
+        check_value("pictures", pictures, int | None)
         views = None if pictures is None else pictures * self.protocol.views
         if runtime == "auto":
             self.choice = choose_runtime(model, self.device, precision, source, views)
@@ -132,14 +139,15 @@ class Predictor:
             for values in (metadata.normalization.mean, metadata.normalization.std)
         )
 
-    def predict(self, image: NDArray[np.uint8] | str | Path, probabilities: bool = False) -> Segmentation:
-        """Segment one RGB picture: (H, W, 3) uint8, or a file. The answer has the picture's own size."""
+    def predict(self, image: Picture, probabilities: bool = False) -> Segmentation:
+        """Segment one RGB picture: (H, W, 3) uint8, a Pillow image, or a file. The answer has the picture's own size.
+
+        A Pillow image is taken as it is turned: its EXIF orientation is not applied, as that of a file is.
+        """
         return self.predict_batch([image], probabilities)[0]
 
-    def predict_batch(
-        self, images: Sequence[NDArray[np.uint8] | str | Path], probabilities: bool = False
-    ) -> list[Segmentation]:
-        """Segment RGB pictures, (H, W, 3) uint8 each, or files; the answers are in their order.
+    def predict_batch(self, images: Sequence[Picture], probabilities: bool = False) -> list[Segmentation]:
+        """Segment RGB pictures, as `predict` takes them; the answers are in their order.
 
         Those of one size go through the network together, and so does the memory for them.
         """
@@ -162,10 +170,16 @@ class Predictor:
         return [results[index] for index in range(len(pictures))]
 
     @staticmethod
-    def _pixels(image: NDArray[np.uint8] | str | Path) -> Tensor:
+    def _pixels(image: Picture) -> Tensor:
         """(3, H, W) uint8."""
         if isinstance(image, (str, Path)):
             image = read_image(image)
+        elif isinstance(image, Image):
+            image = rgb(image, "the picture")
+        if not isinstance(image, np.ndarray):
+            raise InputError(
+                f"a picture is (H, W, 3) uint8 RGB, a Pillow image or a file, not {type(image).__name__}"
+            )
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise InputError(f"a picture is (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}")
         plain = image.flags.c_contiguous and image.flags.writeable and min(image.strides) > 0
@@ -337,6 +351,6 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device

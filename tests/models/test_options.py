@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,32 @@ def test_an_option_that_is_none(option: str, complaint: str) -> None:
     known, of_backbone = str(error.value).removeprefix(complaint).split("; ")
     assert known == "deeplab_v1 has msc, fc6_rate, fc6_kernel, fc_channels, align_corners, crf"
     assert of_backbone.startswith("resnet18 has deep_stem, ")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"num_classes": "3"}, "num_classes='3': wanted int"),
+        ({"num_classes": True}, "num_classes=True: wanted int"),
+        ({"in_channels": 3.0}, "in_channels=3.0: wanted int"),
+        ({"output_stride": "8"}, "output_stride='8': wanted int"),
+        ({"backbone": 18}, "backbone=18: wanted str"),
+        ({"pretrained": 1}, "pretrained=1: wanted bool | str | Path | None"),
+    ],
+    ids=str,
+)
+def test_an_argument_of_another_kind(argument: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        create_model("deeplab_v3plus", **{"backbone": "resnet18", **argument})
+    assert str(error.value) == message
+
+
+def test_numbers_of_numpy_are_kept_as_python_has_them() -> None:
+    """As of mask.max() + 1; a header is JSON."""
+    with torch.device("meta"):
+        config = create_model("deeplab_v3plus", "resnet18", num_classes=np.int64(3)).config  # type: ignore[arg-type]
+    assert type(config.num_classes) is int
+    assert config.num_classes == 3
 
 
 def test_a_weight_of_the_crf_is_a_number() -> None:

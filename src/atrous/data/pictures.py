@@ -43,15 +43,19 @@ def read_image(path: str | Path, upright: bool = True, notes: list[str] | None =
     off, more pixels than `allow_pixels` allows (179 million), 32 bits per channel.
     """
     path = Path(path)
-    picture = _load(path, upright, notes)
+    return rgb(_load(path, upright, notes), str(path))
+
+
+def rgb(picture: Image.Image, name: str) -> np.ndarray:
+    """A picture in memory as (H, W, 3) uint8, by the rules of `read_image`, not turned. name: for the InputError."""
     if picture.mode.startswith("I"):
         values = np.asarray(picture)
         if values.size and (values.min() < 0 or values.max() > 65535):
-            raise InputError(f"{path}: 32-bit picture: save it with 8 or 16 bits per channel")
+            raise InputError(f"{name}: 32-bit picture: save it with 8 or 16 bits per channel")
         grey = (values >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if picture.mode == "F":
-        raise InputError(f"{path}: floating-point picture: save it with 8 or 16 bits per channel")
+        raise InputError(f"{name}: floating-point picture: save it with 8 or 16 bits per channel")
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -59,7 +63,7 @@ def read_image(path: str | Path, upright: bool = True, notes: list[str] | None =
     try:
         return np.array(picture.convert("RGB"))
     except ValueError:
-        raise InputError(f"{path}: colour mode {picture.mode} cannot be turned into RGB") from None
+        raise InputError(f"{name}: colour mode {picture.mode} cannot be turned into RGB") from None
 
 
 def read_mask(path: str | Path, colours: Labels | None = None) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -106,6 +107,13 @@ def create_model(
     paper = MODELS[choose("model", name, MODELS)]
     backbone = paper.backbone if backbone is None else backbone
     output_stride = paper.output_stride if output_stride is None else output_stride
+    numbers: list[Any] = [num_classes, output_stride, in_channels]
+    num_classes, output_stride, in_channels = (n.item() if isinstance(n, np.integer) else n for n in numbers)
+    check_value("backbone", backbone, str)
+    check_value("num_classes", num_classes, int)
+    check_value("output_stride", output_stride, int)
+    check_value("in_channels", in_channels, int)
+    check_value("pretrained", pretrained, bool | str | Path | None)
     if num_classes < 1 or in_channels < 1:
         raise InputError(f"num_classes={num_classes} and in_channels={in_channels} must be at least 1")
 
