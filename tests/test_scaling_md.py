@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from atrous import cli
 from atrous.models import create_model
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (deeplab\w+|pspnet) (\w+)( separable)? \|(.+)\|$", PAGE, re.MULTILINE)
+
+
+def test_the_command_inside_a_command_names_the_program() -> None:
+    """What `fabric run` is to start."""
+    (code,) = re.findall(r"\$\(python -c '(.+?)'\)", PAGE)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == str(Path(cli.__file__).with_name("__main__.py"))
 
 
 def test_the_table_is_found() -> None:
