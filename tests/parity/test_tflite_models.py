@@ -187,7 +187,7 @@ def test_a_few_pictures(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [VOC_MODEL], indirect=True)
 def test_the_runtimes_score(path: Path) -> None:
-    """The file's own runtime: 0.573 and 0.948."""
+    """The file's own runtime: 0.573 and 0.948. The import: 0.578, of 16 classes, and 0.948."""
     miou, accuracy = score(path)
     assert miou >= 0.568
     assert accuracy >= 0.945
