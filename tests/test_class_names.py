@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,8 +76,15 @@ def test_scores_do_not_come_under_wrong_names(
 
 def test_another_spelling_is_measured(file: Path, folder: Path) -> None:
     (folder / "classes.txt").write_text("Background\nCAT\ntv_monitor\n")
-    main(["evaluate", str(file), str(folder)])
-    assert (file.parent / "three_val.json").exists()
+    """With the scores that the same data has under the model's own names."""
+    scores = []
+    for names in ("Background\nCAT\ntv_monitor\n", "\n".join(NAMES)):
+        (folder / "classes.txt").write_text(names)
+        path = file.parent / f"{len(scores)}.json"
+        main(["evaluate", str(file), str(folder), "--json", str(path)])
+        scores.append(json.loads(path.read_text()))
+    assert scores[0]["confusion"] == scores[1]["confusion"]
+    assert list(scores[0]["per_class_iou"].values()) == list(scores[1]["per_class_iou"].values())
 
 
 @pytest.mark.parametrize(

@@ -119,11 +119,20 @@ def test_a_small_picture_is_not_lost_above_its_legend() -> None:
 
 
 def test_names_and_legends_of_any_words() -> None:
-    """Empty, broken by lines, unknown to the font, very long."""
-    labels = Labels.named(["", "two\nlines", "лес 森", "x" * 400])
+    """Empty and too long: no name in the region; a line's break: a blank. The legend has all four."""
+    words = ["", "two\nlines", "лес 森", "x" * 400]
+    labels = Labels.named(words)
     mask = np.arange(4, dtype=np.uint8).repeat(60)[None].repeat(200, 0)
+    image = np.zeros((200, 240, 3), np.uint8)
     for view in VIEWS:
-        assert draw(np.zeros((200, 240, 3), np.uint8), mask, labels, Style(view=view)).shape[0] > 200  # type: ignore[arg-type]
+        style = Style(view=view)  # type: ignore[arg-type]
+        shown, bare = draw(image, mask, labels, style), draw(image, mask, labels, replace(style, names=False))
+        written = (shown != bare).any(-1)[:200, -240:].reshape(200, 4, 60).any((0, 2))
+        assert written.tolist() == [False, True, True, False]
+        one_line = Labels.named([word.replace("\n", " ") for word in words])
+        np.testing.assert_array_equal(shown, draw(image, mask, one_line, style))
+        for colour in in_palette(labels, "safe").palette:
+            assert (shown[200:] == colour).all(-1).sum() > 100, "no swatch"
 
 
 @pytest.mark.parametrize("view", list(VIEWS))

@@ -61,7 +61,8 @@ def open_dataset(
     """Open one split of a data set.
 
     path: a folder, or the word "scenes" for the drawn scenes that need no files.
-    split: "train" or "val"; VOC also has "trainval" and "train_aug", CamVid and folders "test", folders "all".
+    split: "train" or "val"; "test" of VOC, CamVid, Cityscapes, scenes and folders; "trainval" and "train_aug" of
+        VOC; "all" of folders.
     format: one of `FORMATS`, or "auto" to find out.
     options: those of the format's own function: `open_folder`, `open_voc`, `open_cityscapes`, ...
 
