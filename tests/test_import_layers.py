@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "atrous"
 
 # from the ground up; a room may import from the floors below its own
 ROOMS = [
-    "version errors allocator cache kernels.openmp kernels.region kernels.jit kernels.simd",
+    "version errors allocator cache replacing kernels.openmp kernels.region kernels.jit kernels.simd",
     "layers data.labels config metrics schedule hints crf",
     "colours losses tiling download repository protocols processes boundary record stream batch_norm fake_quantize "
     "kernel_sums kernels.compiled_loop kernels.upsampling_kernels kernels.winograd_kernels "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from atrous.config import ModelConfig, Normalization, Protocol, from_dict, to_di
 from atrous.data.labels import Labels
 from atrous.errors import InputError
 from atrous.models import Model, empty_model
+from atrous.replacing import replacing
 from atrous.repository import WEIGHTS, bring, has_weights, is_repository
 
 FORMAT = "1"
@@ -69,15 +69,11 @@ def save(
     if dtype is not None:
         weights = {name: _stored(name, weight, dtype) for name, weight in weights.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as beside:
         beside.touch()
         mode = beside.stat().st_mode
         save_file(weights, beside, {"atrous": json.dumps(header)})
         beside.chmod(mode)  # safetensors writes for the owner alone
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _check_rebuilt(weights: Mapping[str, Tensor], config: ModelConfig, path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 
 from atrous.errors import InputError, choose
+from atrous.replacing import write_text
 
 
 @dataclass(frozen=True)
@@ -363,7 +363,5 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Written beside and renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")
-    beside.replace(path)
+    """As YAML that `read_recipe` takes."""
+    write_text(path, yaml.safe_dump(to_dict(recipe), sort_keys=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from atrous.hints import check_value
 from atrous.importers.label_names import check_same_classes
 from atrous.metrics import ConfusionMatrix, Metrics
 from atrous.predict import Predictor
+from atrous.replacing import write_text
 from atrous.stream import ahead, buckets
 
 BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
@@ -153,12 +153,10 @@ def check_replaceable(path: Path, measured: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, metrics: Metrics, measured: Mapping[str, Any]) -> None:
-    """Scores with what they were measured by; written beside and renamed."""
+    """Scores with what they were measured by."""
     content = {**_plain(measured), **metrics.to_dict()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -21,6 +20,7 @@ from torch import nn
 from atrous.checkpoint import Metadata, config_of, header_of, load, metadata_of, save
 from atrous.errors import InputError
 from atrous.models import MODELS, Model
+from atrous.replacing import write_text
 from atrous.repository import HUB, WEIGHTS, bring, send
 from atrous.version import __version__
 
@@ -68,8 +68,8 @@ def save_pretrained(
         raise InputError(f"{there[0]}: exists already; give another folder, or overwrite=True")
     header = header_of(config_of(model), metadata, str(folder))
     save(model, folder / WEIGHTS, metadata)
-    _write(folder / CONFIG, json.dumps({"library_name": "atrous", **header}, indent=2) + "\n")
-    _write(folder / CARD, card(model, metadata, name or folder.resolve().name, license))
+    write_text(folder / CONFIG, json.dumps({"library_name": "atrous", **header}, indent=2) + "\n")
+    write_text(folder / CARD, card(model, metadata, name or folder.resolve().name, license))
 
 
 def push_to_hub(
@@ -182,10 +182,3 @@ def _without_folders(value: Any) -> Any:
     ):
         return PureWindowsPath(value).name
     return value
-
-
-def _write(path: Path, text: str) -> None:
-    """Beside and renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

@@ -17,6 +17,7 @@ from PIL import Image
 from atrous.data.labels import Labels
 from atrous.errors import InputError
 from atrous.raster.labels import description_of, ignored, label_dtype, write_label_tiff
+from atrous.replacing import write_text
 from atrous.visualize import STYLE, Style, draw
 
 OVERVIEW = 1024  # pixels of its longer side, at most
@@ -105,9 +106,8 @@ class Job:
         return note
 
     def _write_note(self) -> None:
-        beside = self.folder / ".job.json"
-        beside.write_text(json.dumps({"settings": self.settings, "part": self.part, "row": self.row}))
-        beside.replace(self.folder / "job.json")
+        note = {"settings": self.settings, "part": self.part, "row": self.row}
+        write_text(self.folder / "job.json", json.dumps(note))
 
     def advance(self, part: int, row: int) -> None:
         """All before this window row of this part is written."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from atrous.data.annotations import BACKGROUND_NAMES
 from atrous.errors import InputError, choose
 from atrous.polygons import Polygon, find_polygons
+from atrous.replacing import write_text
 
 FORMATS = ("coco", "labelme")
 LABELME_VERSION = "5.5.0"  # whose files these are like
@@ -153,14 +154,12 @@ def picture_name(folder: Path, name: str, picture: Path, options: PolygonOptions
 
 
 def join_parts(folder: Path, pictures: Iterable[str], names: Sequence[str]) -> Path:
-    """Write annotations.json, COCO's file of those `pictures` that have a part in the folder; beside and renamed."""
+    """Write annotations.json, COCO's file of those `pictures` that have a part in the folder."""
     options = PolygonOptions("coco")
     files = [part_file(folder, name, options) for name in pictures]
     parts = (json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file())
     target = folder / COCO_FILE
-    beside = target.with_name(f".part-{target.name}")
-    beside.write_text(json.dumps(coco_file(parts, names)), encoding="utf-8")
-    beside.replace(target)
+    write_text(target, json.dumps(coco_file(parts, names)))
     return target
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from atrous.errors import InputError
 from atrous.importers.label_names import check_same_classes
 from atrous.metrics import ConfusionMatrix
 from atrous.predict import Predictor
+from atrous.replacing import replacing
 
 PICTURES = 100  # v1 sec. 5, v2 sec. 4.1
 ALIVE = 1e-4  # a class below that everywhere in a picture wins no pixel
@@ -167,12 +167,8 @@ def _cache(predictor: Predictor, dataset: SegmentationDataset, index: int, folde
         return path
     scores = predictor.scores(dataset[index].image).cpu().numpy()
     alive = np.flatnonzero(scores.reshape(len(scores), -1).max(1) >= ALIVE)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
+    with replacing(path) as beside:
         np.savez(beside, alive=alive, scores=scores[alive].astype(np.float16))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

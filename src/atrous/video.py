@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +16,7 @@ from torch import Tensor
 from atrous.errors import InputError
 from atrous.kernels.upsampling import highest
 from atrous.predict import Predictor
+from atrous.replacing import replacing
 from atrous.visualize import Style, draw
 
 TARGETS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
@@ -63,16 +63,16 @@ def segment_video(
     if target.exists() and (not overwrite or target.resolve() == source.resolve()):
         raise InputError(f"{target}: exists already; give another --out, or --overwrite")
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{os.getpid()}-{target.name}")
     try:
-        with open_video(av, source) as container, av.open(str(beside), "w") as out:
+        with (
+            replacing(target) as beside,
+            open_video(av, source) as container,
+            av.open(str(beside), "w") as out,
+        ):
             seen = _Source(av, container, out, source)
             frames = _transcode(predictor, seen, smoothing, progress, style)
-        beside.replace(target)
     except av.FFmpegError as error:
         raise InputError(f"{target}: cannot be written as a video ({error})") from None
-    finally:
-        beside.unlink(missing_ok=True)
     return Segmented(frames, seen.notes)
 
 

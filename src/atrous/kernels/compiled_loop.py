@@ -13,7 +13,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import Tensor
 from atrous.cache import cache_folder
 from atrous.kernels import openmp
 from atrous.kernels.region import FAILED, compile_region
+from atrous.replacing import replacing
 
 PIECES_PER_THREAD = 4  # a thread that was held up leaves its pieces to the others
 USED_BY_LOOPS = ("atrous.kernels.jit", "atrous.kernels.simd", "atrous.kernels.region")
@@ -174,7 +174,5 @@ def _keep(path: Path, code: bytes) -> None:
     """Write it beside and rename; where that cannot be, the next process compiles again."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            beside = Path(folder) / path.name
+        with replacing(path) as beside:
             beside.write_bytes(hashlib.sha256(code).digest() + code)
-            beside.replace(path)

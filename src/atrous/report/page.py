@@ -15,6 +15,7 @@ from PIL import Image
 
 from atrous.data.labels import Labels
 from atrous.errors import InputError
+from atrous.replacing import write_text
 from atrous.report import charts
 from atrous.report.measure import Measured, Shot, error_map
 from atrous.report.source import Source
@@ -83,14 +84,9 @@ def page(parts: Sequence[Part], labels: Labels, about: str) -> str:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Beside and renamed."""
+    """Into a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".part-{path.name}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_text(path, text)
 
 
 def _page(parts: Sequence[Part], labels: Labels, about: str, quality: int) -> str:

@@ -6,7 +6,6 @@ import csv
 import importlib.util
 import json
 import math
-import os
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from atrous.errors import InputError
 from atrous.importers.initialise import Taken
 from atrous.metrics import ConfusionMatrix, Metrics
 from atrous.predict import Predictor
+from atrous.replacing import replacing
 from atrous.training.batches import Batch, Batches
 from atrous.training.ema import MovingAverage
 from atrous.visualize import colourize, overlay, panel
@@ -176,16 +176,13 @@ def tensorboard(folder: Path, iteration: int = 0) -> list[Any]:
 
 
 def begin_log(run: Run) -> None:
-    """log.csv with what the run has behind it, so that a resumed run repeats no row; written beside and renamed."""
+    """log.csv with what the run has behind it, so that a resumed run repeats no row."""
     if not run.fabric.is_global_zero:
         return
-    path = run.folder / "log.csv"
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(run.folder / "log.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(run.history)
-    beside.replace(path)
 
 
 def log(run: Run, **values: float) -> None:

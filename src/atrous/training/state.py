@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ import torch
 
 from atrous.config import Normalization, Recipe, read_recipe, to_dict
 from atrous.errors import InputError
+from atrous.replacing import left_behind, replacing
 from atrous.training.run import Run, check_finite, save, write_failed
 
 FORMAT = 1
@@ -52,7 +54,7 @@ def is_due(run: Run) -> bool:
 
 
 def save_state(run: Run) -> None:
-    """Write state.pt beside and rename it. InputError where there is no room for it.
+    """Write state.pt. InputError where there is no room for it.
 
     The processes of a run draw the same random numbers, so those of the first stand for all.
     """
@@ -72,17 +74,13 @@ def save_state(run: Run) -> None:
         "random": random_states(),
     }
     path = run.folder / "state.pt"
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with replacing(path) as beside, beside.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer raises the second
         raise write_failed(path, error) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -184,10 +182,9 @@ def resumed_recipe(folder: Path, changes: dict[str, Any]) -> Recipe:
 def sweep(folder: Path) -> None:
     """Remove what a killed run left half-written."""
     files = ("state.pt", "last.safetensors", "best.safetensors", "log.csv", "recipe.yaml")
-    of_safetensors = ".tmp??????"  # it writes beside and renames, too
-    for pattern in (*(f".{name}.*" for name in files), of_safetensors):
-        for beside in folder.glob(pattern):
-            beside.unlink(missing_ok=True)
+    of_safetensors = folder.glob(".tmp??????")  # it writes beside and renames, too
+    for beside in chain(of_safetensors, *(left_behind(folder / name) for name in files)):
+        beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

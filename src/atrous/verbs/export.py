@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
+from atrous.replacing import replacing
 from atrous.verbs.data_as_trained import add_data_arguments, as_trained
 from atrous.verbs.parser import Parser
 
@@ -122,15 +122,11 @@ def write_weights(given: Namespace) -> None:
     target = new_file(given, f"_{given.target}.pth", (".pth", ".pt", ".safetensors"))
     weights = export_state_dict(load(given.checkpoint), given.target)
     weights = {name: tensor.contiguous() for name, tensor in weights.items()}
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with replacing(target) as beside:
         if target.suffix == ".safetensors":
             save_file(weights, beside)
         else:
             torch.save(weights, beside)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
     terminal.say(f"{len(weights)} weights in the names of {given.target}: {target}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from atrous.errors import InputError
+from atrous.replacing import replacing
 from atrous.verbs.parser import Parser
 
 OF_A_NAME = ("backbone", "num_classes", "in_channels", "model_options")
@@ -130,10 +131,6 @@ def _receptive_field(given: Namespace, model: Any, is_trained: bool, target: Pat
     maps = [field_map(f.gradient, f.centre, f.deepest, f.effective, height, f.pools) for f in full]
     titles = [f"{f.weights}: {f.effective} px" for f in full]
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".part-{target.name}")
-    try:
+    with replacing(target) as beside:
         Image.fromarray(panel([maps], titles, height=height + STRIP)).save(beside)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
     terminal.say(f"picture {target}")
