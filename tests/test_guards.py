@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +19,13 @@ from PIL import Image
 import atrous
 from atrous import checkpoint, evaluation
 from atrous import train as training
+from atrous.checkpoint import metadata_of
 from atrous.cli import main
 from atrous.config import Recipe
-from atrous.data import SCENES
+from atrous.data import SCENES, open_dataset
 from atrous.errors import InputError
 from atrous.metrics import ConfusionMatrix
+from atrous.predict import Predictor
 from atrous.terminal import TrainingDisplay
 from atrous.training import state
 from atrous.training.batches import Batch
@@ -206,6 +209,60 @@ def test_skip_broken_goes_on_and_lists_them(pictures: Path, tmp_path: Path) -> N
     assert len(listed) == len(damaged) == 3
     assert {line.split(":")[0] for line in listed} == {str(path) for path in damaged}
     assert run.metadata.scores["pictures"] == 1
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_no_score_where_nothing_was_measured(pictures: Path, tmp_path: Path, broken: bool) -> None:
+    """The only val picture is void throughout, or cannot be read: the run stops there, and goes on from there."""
+    settings: dict[str, Any] = {"data": str(pictures), "data_options": {}, "iterations": 6}
+    (pair,) = open_dataset(pictures, "val").pairs
+    file = pair.image if broken else pair.mask
+    whole = file.read_bytes()
+
+    def spoil(run: Run) -> None:
+        if broken:
+            file.write_bytes(whole[:200])
+        else:
+            Image.fromarray(np.full((40, 40), 255, np.uint8)).save(file)
+
+    why = f"1 cannot be read, the first: {file}" if broken else "the masks are void throughout"
+    with pytest.raises(InputError, match=r"nothing to measure: no pixel of the val .*--resume") as error:
+        training.train(recipe(tmp_path / "run", skip_broken=broken, **settings), After(spoil))
+    assert why in str(error.value) and "\n" not in str(error.value)
+    kept = atrous.load(tmp_path / "run" / "last.safetensors")
+    assert not metadata_of(kept).scores and not (tmp_path / "run" / "best.safetensors").exists()
+    file.write_bytes(whole)
+    run = training.resume(tmp_path / "run")
+    assert run.iteration == 6 and run.metadata.scores["pictures"] == 1
+
+
+def test_evaluate_has_no_score_for_nothing(
+    scene_checkpoint: Path, pictures: Path, refused: Callable[..., str]
+) -> None:
+    (pictures / "classes.txt").write_text("".join(f"{name}\n" for name in SCENES.names))
+    for path in (pictures / "masks").iterdir():
+        if path.stem != "3":
+            Image.fromarray(np.full((40, 40), 255, np.uint8)).save(path)
+    words = [
+        "evaluate",
+        str(scene_checkpoint),
+        str(pictures),
+        "--json",
+        str(pictures / "scores.json"),
+        "--split",
+    ]
+    error = refused([*words, "val"])
+    assert (
+        "nothing to measure: no pixel of the val pictures has a label (1 looked at; the masks are void"
+        in error
+    )
+    assert not (pictures / "scores.json").exists()
+    main([*words, "train"])  # in which one picture has labels
+    assert json.loads((pictures / "scores.json").read_text())["pictures"] == 9
+    # and where that one is another process's, this one says nothing, as it has the sum
+    predictor, data = Predictor(scene_checkpoint), open_dataset(pictures, "train")
+    mine = [data.name(index) for index in range(len(data))].index("3") % 2
+    evaluation.evaluate(predictor, data, shard=(1 - mine, 2), add_up=lambda counts: counts + 1)
 
 
 def test_a_loading_process_that_dies(pictures: Path, tmp_path: Path) -> None:

@@ -43,12 +43,12 @@ def evaluate(
     """Predict every picture (the first `limit`, at least 1) and compare with its mask at the mask's own size.
 
     dataset: of `atrous.open_dataset`.
-    `progress(done, of, miou so far)` is called after each picture. InputError where the classes do not match, and for
-    a picture that cannot be read; where a list `broken` is given, it goes there instead. shard: (which, of how many):
-    every picture is in one of them, so that the confusion matrices of all add up to that of the whole; `add_up` does
-    that where it is given, so the scores are those of all shards. batch_size: pictures of one size go through the
-    network together. trimap, boundary_share: scores near boundaries too, see `boundary.BoundaryScores`.
-    each: called with every sample and its prediction (H, W).
+    `progress(done, of, miou so far)` is called after each picture. InputError where the classes do not match, where no
+    pixel has a label, and for a picture that cannot be read; where a list `broken` is given, it goes there instead.
+    shard: (which, of how many): every picture is in one of them, so that the confusion matrices of all add up to that
+    of the whole; `add_up` does that where it is given, so the scores are those of all shards. batch_size: pictures of
+    one size go through the network together. trimap, boundary_share: scores near boundaries too, see
+    `boundary.BoundaryScores`. each: called with every sample and its prediction (H, W).
     """
     check_value("predictor", predictor, Predictor)
     if not isinstance(dataset, SegmentationDataset):
@@ -81,7 +81,24 @@ def evaluate(
     for matrix in (confusion, *near.matrices):
         matrix.counts = add_up(matrix.counts)
     confusion.pictures = int(add_up(np.array([confusion.pictures]))[0])
+    check_measured(confusion, dataset, broken or [])
     return replace(confusion.metrics(names), trimap_miou=near.trimap_miou(), boundary_iou=near.boundary_iou())
+
+
+def check_measured(
+    confusion: ConfusionMatrix, dataset: SegmentationDataset, broken: Sequence[str] = ()
+) -> None:
+    """InputError where not one pixel was measured: a score of 0 would be none."""
+    if not confusion.counts.any():
+        why = (
+            f"{len(broken)} cannot be read, the first: {broken[0]}"
+            if broken
+            else "the masks are void throughout"
+        )
+        raise InputError(
+            f"nothing to measure: no pixel of the {dataset.split} pictures has a label "
+            f"({confusion.pictures + len(broken)} looked at; {why})"
+        )
 
 
 def among(limit: int | None, count: int) -> int:

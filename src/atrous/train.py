@@ -362,12 +362,18 @@ def evaluate_run(run: Run) -> Metrics:
     )
     broken: list[str] | None = [] if run.recipe.skip_broken else None
     try:
-        shard = (run.fabric.global_rank, run.fabric.world_size)
-        metrics = evaluate(predictor, run.val_data, limit=run.recipe.max_val, broken=broken, shard=shard)
+        metrics = evaluate(
+            predictor,
+            run.val_data,
+            limit=run.recipe.max_val,
+            broken=broken,
+            shard=(run.fabric.global_rank, run.fabric.world_size),
+            add_up=functools.partial(add_up, run),
+        )
     except InputError as error:
         raise DataError(str(error)) from None
-    note_broken(run, broken or [])
-    metrics = add_up(run, metrics)
+    finally:
+        note_broken(run, broken or [])
     log(run, miou=metrics.miou, pixel_accuracy=metrics.pixel_accuracy)
     draw_samples(run, predictor)
     scores = metrics.to_dict()

@@ -23,6 +23,7 @@ from atrous.crf import DenseCRF
 from atrous.crf.search import COMBINATIONS, Parameters, coarse_to_fine
 from atrous.data.base import SegmentationDataset
 from atrous.errors import InputError
+from atrous.evaluation import check_measured
 from atrous.importers.label_names import check_same_classes
 from atrous.metrics import ConfusionMatrix
 from atrous.predict import Predictor
@@ -96,6 +97,7 @@ def search_crf(
                 alive, scores = kept["alive"], kept["scores"].astype(np.float32)
             image = np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
             confusion.update(sample.mask.numpy(), alive[refine(image, scores / scores.sum(0)).argmax(0)])
+        check_measured(confusion, dataset)
         return confusion.metrics(names).miou
 
     found = Found(journal.get({}) if journal.has({}) else journal.add({}, miou(lambda _, scores: scores)))

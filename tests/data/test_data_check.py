@@ -96,6 +96,15 @@ def test_everything_wrong_at_once(tmp_path: Path) -> None:
     assert "6 problems" in text(report) and "2 warnings" in text(report)
 
 
+@pytest.mark.parametrize(("split", "aim"), [("train", "learn from"), ("val", "measure")])
+def test_a_part_without_a_label(tmp_path: Path, split: str, aim: str) -> None:
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    for part in ("train", "val"):
+        value = 255 if part == split else 1
+        write(tmp_path, part, part, halves(value, value), np.full((8, 10, 3), value, dtype=np.uint8))
+    assert check_dataset(tmp_path).problems == [f"{split}: no pixel has a label, there is nothing to {aim}"]
+
+
 @pytest.mark.parametrize("layout", ["folder", "camvid"])
 def test_the_test_part_is_read_too(tmp_path: Path, layout: str) -> None:
     for split, name in (

@@ -103,9 +103,9 @@ def check_dataset(
     path, format, options: as for `open_dataset`. splits: by default train and val, and test where a folder or CamVid
     has one. progress: called with (pairs read, pairs in all).
     Problems: a split that cannot be opened, lone files, unreadable or cut off files, masks of another size,
-    values outside the classes, palettes that show the colour map's colours under other numbers, a picture of
-    train with the same pixels in another split. Warnings: classes never shown in train, other pictures that are
-    there twice, masks that are void throughout, masks of two kinds.
+    values outside the classes, palettes that show the colour map's colours under other numbers, a split in which no
+    pixel has a label, a picture of train with the same pixels in another split. Warnings: classes never shown in
+    train, other pictures that are there twice, masks that are void throughout, masks of two kinds.
     """
     report = CheckReport(str(path))
     datasets: dict[str, SegmentationDataset] = {}
@@ -143,6 +143,9 @@ def check_dataset(
                 if progress is not None:
                     progress(done, total)
         report.splits[split] = tally.report
+        if tally.report.pictures and not tally.report.pixels.any():
+            aim = "learn from" if split == "train" else "measure"
+            report.problems.append(f"{split}: no pixel has a label, there is nothing to {aim}")
         kinds |= dataset.kinds_of_masks()
     if len(kinds) > 1:
         report.warnings.append(

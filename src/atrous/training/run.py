@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
@@ -25,7 +26,7 @@ from atrous.config import Recipe
 from atrous.data.base import SegmentationDataset
 from atrous.errors import InputError
 from atrous.importers.initialise import Taken
-from atrous.metrics import ConfusionMatrix, Metrics
+from atrous.metrics import Metrics
 from atrous.predict import Predictor
 from atrous.replacing import replacing
 from atrous.training.batches import Batch, Batches
@@ -125,16 +126,12 @@ def mean_of_processes(run: Run, value: Tensor) -> Tensor:
     return mean
 
 
-def add_up(run: Run, metrics: Metrics) -> Metrics:
-    """The scores of the whole from those of each process's part: the confusion matrices are summed, so it is exact."""
+def add_up(run: Run, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sum over all processes; whole numbers, so it is exact."""
     if run.fabric.world_size == 1:
-        return metrics
-    whole = ConfusionMatrix(len(metrics.names))
-    sums: Any = run.fabric.all_reduce(
-        [torch.from_numpy(metrics.confusion), torch.tensor(metrics.pictures)], reduce_op="sum"
-    )
-    whole.counts, whole.pictures = sums[0].cpu().numpy(), int(sums[1])
-    return whole.metrics(metrics.names)
+        return counts
+    total: Any = run.fabric.all_reduce(torch.from_numpy(counts), reduce_op="sum")
+    return np.asarray(total.cpu())
 
 
 def draw_samples(run: Run, predictor: Predictor) -> None:
