@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from small_folders import complaint, make_folder, names
 
 from atrous.data import Labels, open_dataset
+from atrous.data.check import check_dataset
 from atrous.data.splits import seeded_names
 
 
@@ -17,6 +19,7 @@ from atrous.data.splits import seeded_names
         (("train/images", "train/masks"), ("val/images", "val/masks")),
         (("images/train", "masks/train"), ("images/val", "masks/val")),
         (("images/training", "annotations/training"), ("images/validation", "annotations/validation")),
+        (("images/train", "masks/train"), ("images/dev", "masks/dev")),
         (("training/imgs", "training/labels"), ("valid/imgs", "valid/labels")),
     ],
 )
@@ -39,6 +42,34 @@ def test_val_is_drawn_from_a_train_folder_alone(tmp_path: Path, layout: str) -> 
     assert parts["test"] == list("klm")
     everything = names(open_dataset(tmp_path, "all"))
     assert sorted(everything) == [*(f"test/{n}" for n in "klm"), *(f"train/{n}" for n in "abcdefghij")]
+
+
+@pytest.mark.parametrize("layout", ["{0}/images {0}/masks", "images/{0} masks/{0}"])
+@pytest.mark.parametrize(
+    ("kept", "said"), [(0, "have no folder of masks"), (1, "have no folder of pictures")]
+)
+def test_val_that_is_half_there(tmp_path: Path, layout: str, kept: int, said: str) -> None:
+    """Not a part drawn from train in its place; of test the masks may be missing."""
+    for part in ("train", "val", "test"):
+        make_folder(tmp_path, [f"{part}{n}" for n in range(4)], *layout.format(part).split())
+    halves = [[tmp_path / name for name in layout.format(part).split()] for part in ("test", "val")]
+    shutil.rmtree(halves[0][1])
+    assert names(open_dataset(tmp_path, "val")) == [f"val{n}" for n in range(4)]
+    shutil.rmtree(halves[1][1 - kept])
+    for split in ("train", "val"):
+        assert said in complaint(lambda split=split: open_dataset(tmp_path, split), halves[1][kept])
+    (problem,) = check_dataset(tmp_path).problems
+    assert said in problem
+
+
+def test_pictures_in_no_part_are_told(tmp_path: Path) -> None:
+    for part, count in (("train", 2), ("val", 1), ("extra", 3)):
+        make_folder(tmp_path, [f"{part}{n}" for n in range(count)], f"images/{part}", f"masks/{part}")
+    lines = [line for line in check_dataset(tmp_path).warnings if "in no part" in line]
+    first = tmp_path / "images" / "extra" / "extra0.jpg"
+    assert len(lines) == 1 and lines[0].startswith(
+        f"3 pictures are in no part, the first {first}: parts are called"
+    )
 
 
 def test_one_part_alone_is_read_and_no_other(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from atrous.data.base import SegmentationDataset, describe_values, size_mismatch
 from atrous.data.id_maps import black_and_white
 from atrous.data.labels import Labels
 from atrous.data.pictures import palette_colours
-from atrous.data.splits import MissingPartError
+from atrous.data.splits import SPLITS, MissingPartError, Splits
 from atrous.errors import InputError
 from atrous.losses import class_weights_from_shares
 
@@ -105,7 +105,7 @@ def check_dataset(
     Problems: a split that cannot be opened, lone files, unreadable or cut off files, masks of another size,
     values outside the classes, palettes that show the colour map's colours under other numbers, a split in which no
     pixel has a label, a picture of train with the same pixels in another split. Warnings: classes never shown in
-    train, other pictures that are there twice, masks that are void throughout, masks of two kinds.
+    train, pictures in no part, others that are there twice, masks that are void throughout, masks of two kinds.
     """
     report = CheckReport(str(path))
     datasets: dict[str, SegmentationDataset] = {}
@@ -147,6 +147,8 @@ def check_dataset(
             aim = "learn from" if split == "train" else "measure"
             report.problems.append(f"{split}: no pixel has a label, there is nothing to {aim}")
         kinds |= dataset.kinds_of_masks()
+    if format == "folder" and datasets:
+        _warn_of_outside(report, path, options)
     if len(kinds) > 1:
         report.warnings.append(
             f"masks are of two kinds: {kinds['colours']} holds colours, {kinds['mask values']} class numbers"
@@ -263,6 +265,15 @@ def _note_black_and_white(report: CheckReport, dataset: SegmentationDataset) -> 
     train = report.splits["train"]
     if train.void_pixels and train.present.nonzero()[0].tolist() == [0] and not dataset.values:
         report.problems.append(black_and_white(pair.mask for pair in dataset.pairs))
+
+
+def _warn_of_outside(report: CheckReport, path: str | Path, options: Mapping[str, Any]) -> None:
+    splits = Splits(Path(path), options.get("images"), options.get("masks"))
+    if outside := splits.outside():
+        known = ", ".join(name for names in SPLITS.values() for name in names)
+        report.warnings.append(
+            f"{len(outside)} pictures are in no part, the first {outside[0].image}: parts are called {known}"
+        )
 
 
 def _warn_of_classes(report: CheckReport) -> None:

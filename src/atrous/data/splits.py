@@ -23,7 +23,11 @@ from atrous.errors import InputError
 
 IMAGE_FOLDERS = ("images", "imgs", "image", "img", "JPEGImages")
 MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "SegmentationClass")
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval"),
+    "test": ("test",),
+}
 LIST_FOLDERS = (".", "ImageSets/Segmentation")  # the second is that of VOC and of CVAT
 
 Folders = tuple[Path, Path]  # of pictures, of masks
@@ -37,11 +41,17 @@ class Splits:
     """The parts of a folder.
 
     images, masks: the names of the two folders, where they are not among those that are known. val_fraction, seed:
-    how val is drawn where nothing says it. Raises InputError where there are no pictures with masks.
+    how val is drawn where nothing says it. Raises InputError where there are no pictures with masks, and for a folder
+    of train or val that has only pictures, or only masks.
     """
 
     def __init__(
-        self, root: Path, images: str | Path | None, masks: str | Path | None, val_fraction: float, seed: int
+        self,
+        root: Path,
+        images: str | Path | None,
+        masks: str | Path | None,
+        val_fraction: float = 0.1,
+        seed: int = 0,
     ) -> None:
         self.root, self.val_fraction, self.seed = root, val_fraction, seed
         self.folders = {
@@ -56,7 +66,8 @@ class Splits:
         if not self.folders and self.flat is None:
             raise InputError(
                 f"{root}: no pictures with masks found: expected images/ and masks/, train/images/ and train/masks/, "
-                "or images/train/ and masks/train/; or name the two folders"
+                "or images/train/ and masks/train/; or name the two folders with --data_options.images and "
+                "--data_options.masks"
             )
 
     def part(self, name: str) -> tuple[list[Pair], list[str]]:
@@ -96,6 +107,13 @@ class Splits:
     def given(self) -> list[str]:
         """The parts that have folders or a list."""
         return [name for name in SPLITS if name in self.folders or name in self.lists]
+
+    def outside(self) -> list[Pair]:
+        """Pictures beside the folders of train that are in no part."""
+        if "train" not in self.folders or self.flat is None:
+            return []
+        taken = {pair.image for name in self.given for pair in self._given(name, strict=False)[0]}
+        return [pair for pair in self._flat_pairs[0] if pair.image not in taken]
 
     def _given(self, name: str, strict: bool = True) -> tuple[list[Pair], list[str]]:
         """A part that has folders or a list; `strict`: InputError where a listed picture is not there."""
@@ -143,28 +161,42 @@ def _first_folder(parent: Path, names: Sequence[str]) -> Path | None:
     return next((parent / name for name in names if (parent / name).is_dir()), None)
 
 
-def _flat_folders(
+def _both_folders(
     root: Path, images: str | Path | None, masks: str | Path | None
-) -> tuple[Path, Path] | None:
+) -> tuple[Path | None, Path | None]:
     image_folder = _first_folder(root, IMAGE_FOLDERS) if images is None else root / str(images)
     mask_folder = _first_folder(root, MASK_FOLDERS) if masks is None else root / str(masks)
     for given, folder in ((images, image_folder), (masks, mask_folder)):
         if given is not None and folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
+    return image_folder, mask_folder
+
+
+def _flat_folders(root: Path, images: str | Path | None, masks: str | Path | None) -> Folders | None:
+    image_folder, mask_folder = _both_folders(root, images, masks)
     return None if image_folder is None or mask_folder is None else (image_folder, mask_folder)
 
 
 def _split_folders(
     root: Path, split: str, images: str | Path | None, masks: str | Path | None
-) -> tuple[Path, Path] | None:
-    inside = _first_folder(root, SPLITS[split])
-    if inside is not None and (folders := _flat_folders(inside, images, masks)) is not None:
-        return folders
+) -> Folders | None:
+    ways: list[tuple[Path | None, Path | None]] = []
+    if (inside := _first_folder(root, SPLITS[split])) is not None:
+        ways.append(_both_folders(inside, images, masks))
     flat = _flat_folders(root, images, masks) if images is None or (root / str(images)).is_dir() else None
-    if flat is None:
+    if flat is not None:
+        ways.append((_first_folder(flat[0], SPLITS[split]), _first_folder(flat[1], SPLITS[split])))
+    for image_folder, mask_folder in ways:
+        if image_folder is not None and mask_folder is not None:
+            return image_folder, mask_folder
+    if split == "test":  # whose masks are often kept back
         return None
-    image_folder, mask_folder = (_first_folder(folder, SPLITS[split]) for folder in flat)
-    return None if image_folder is None or mask_folder is None else (image_folder, mask_folder)
+    for image_folder, mask_folder in ways:
+        if image_folder is not None:
+            raise InputError(f"{image_folder}: the pictures of {split} have no folder of masks")
+        if mask_folder is not None:
+            raise InputError(f"{mask_folder}: the masks of {split} have no folder of pictures")
+    return None
 
 
 def _list_file(root: Path, name: str) -> Path | None:
