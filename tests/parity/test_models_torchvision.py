@@ -10,6 +10,7 @@ import torchvision.models.segmentation as torchvision_models
 from seeded import difference, draw_into, draw_picture
 from torch import nn
 
+from atrous.errors import InputError
 from atrous.importers import import_checkpoint
 from atrous.models import create_model
 
@@ -52,6 +53,24 @@ def test_a_wrong_rate_would_show() -> None:
     picture = draw_picture(65, 65)
     with torch.inference_mode():
         assert difference(other(picture), theirs(picture)["out"]) > 0.1
+
+
+def test_a_head_of_other_rates() -> None:
+    """DeepLabHead is public there, and its rates leave no trace in the weights: the report says which were taken."""
+    theirs, before = pair("mobilenet_v3_large")
+    theirs.classifier = draw_into(torchvision_models.deeplabv3.DeepLabHead(960, 21, atrous_rates=(6, 12, 18)))
+    ours = import_checkpoint(theirs.state_dict(), atrous_rates=[6, 12, 18])
+    picture = draw_picture(129, 193)
+    with torch.inference_mode():
+        assert difference(ours(picture), theirs(picture)["out"]) <= 1e-4
+        assert difference(import_checkpoint(theirs.state_dict())(picture), theirs(picture)["out"]) > 0.01
+    assert before.report.notes == [
+        "output_stride 16, atrous_rates 12 24 36: the project's own, the file does not say"
+    ]
+    assert ours.report.notes == ["output_stride 16: the project's own, the file does not say"]
+    for wrong in ([6, 12], [6, 12, 0], "6 12 18", [6, 12, 18.0]):
+        with pytest.raises(InputError, match="wanted 3 whole numbers from 1 up"):
+            import_checkpoint(theirs.state_dict(), atrous_rates=wrong)
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v3_large"])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from atrous.backbones.vgg import BLOCKS
 from atrous.config import ModelConfig, Normalization
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
 from atrous.importers.names import Table, rename
@@ -81,7 +81,8 @@ def convert(content: Content, head: str | None = None, msc: bool | None = None) 
     }
     classes = len(weights[f"{last[0]}.0"])
     config = ModelConfig(name, backbone, classes, 8, options=options)
-    return Converted(config, rename(weights, table), NORMALIZATION, labels_for(classes))
+    notes = assumed(config, head=head) if branches == 4 else []
+    return Converted(config, rename(weights, table), NORMALIZATION, labels_for(classes), notes=notes)
 
 
 def _classifiers(weights: Mapping[str, Tensor], prefix: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -92,6 +92,29 @@ class Report:
 
 HEAD = "head"
 CLASSES = 21  # where the file has no classifier: create_model's own number
+
+
+def numbers_of(
+    content: Content, name: str, given: Sequence[int] | None, own: Sequence[int]
+) -> tuple[int, ...]:
+    """An option of whole numbers, as many as the project's own, which None takes; InputError for others."""
+    if given is None:
+        return tuple(own)
+    fits = isinstance(given, (list, tuple)) and all(type(n) is int and 0 < n < 4097 for n in given)
+    if not fits or len(given) != len(own):
+        raise content.error(f"{name} {given!r}: wanted {len(own)} whole numbers from 1 up")
+    return tuple(given)
+
+
+def assumed(config: ModelConfig, **given: Any) -> list[str]:
+    """A note of what decides the scores and is neither given nor in the file.
+
+    given: option of the network -> what was given, or said beside the weights; None where nothing was.
+    """
+    taken = {"output_stride": config.output_stride} | config.options
+    values = {name: taken[name] for name, value in given.items() if value is None and name in taken}
+    said = [f"{name} {' '.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items()]
+    return [f"{', '.join(said)}: the project's own, the file does not say"] if said else []
 
 
 def backbone_only(

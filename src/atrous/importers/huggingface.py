@@ -17,7 +17,7 @@ from torch import Tensor
 from atrous.backbones.mobilenet_v2 import BLOCKS, STEM_CHANNELS, make_divisible
 from atrous.config import ModelConfig, Normalization
 from atrous.data.labels import VOC, Labels
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed
 from atrous.importers.files import Content
 from atrous.importers.names import Table, rename
 
@@ -102,7 +102,10 @@ def convert(
     projection = renamed.weights["context.project.0.weight"]
     renamed.weights["context.project.0.weight"] = projection.roll(HALF, 1)  # its image pooling comes first
     normalization = _normalization(content) or Normalization(MEAN, STD)
-    return Converted(config, renamed, normalization, _labels(said, classes))
+    notes = []
+    if not isinstance(found, dict):  # without config.json
+        notes = assumed(config, output_stride=output_stride, padding=tf_padding, eps=layer_norm_eps)
+    return Converted(config, renamed, normalization, _labels(said, classes), notes=notes)
 
 
 def _channels(weights: Mapping[str, Tensor]) -> list[int]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from atrous.config import ModelConfig
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.drn import architecture
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
 from atrous.importers.names import Table, indented, rename
+from atrous.models.deeplab_v3 import aspp_rates
 
 HEAD: Table = {
     "aspp.conv1": "aspp.project.0",
@@ -97,8 +98,10 @@ def find_backbone(weights: Mapping[str, Tensor]) -> tuple[str, Table, dict[str, 
     return RESNET_DEPTHS[units], {"": ""}, {"dilate_from": "first", "multi_grid": (1, 2, 4)}
 
 
-def convert(content: Content, output_stride: int | None = None) -> Converted:
-    """output_stride: 16, as its train.py, and 8 for the DRN."""
+def convert(
+    content: Content, output_stride: int | None = None, atrous_rates: Sequence[int] | None = None
+) -> Converted:
+    """output_stride: 16, as its train.py, and 8 for the DRN. atrous_rates: (6, 12, 18) at 16, doubled at 8."""
     weights = content.tensors
     backbone, names, options = find_backbone(indented("backbone", weights))
     table = HEAD | {
@@ -106,9 +109,12 @@ def convert(content: Content, output_stride: int | None = None) -> Converted:
         for theirs, ours in names.items()
     }
     stride = output_stride or (8 if backbone.startswith("drn") else 16)
+    rates = numbers_of(content, "atrous_rates", atrous_rates, aspp_rates(stride))
     classes = len(weights["decoder.last_conv.8.weight"])
-    config = ModelConfig("deeplab_v3plus", backbone, classes, stride, options=OPTIONS | options)
-    return Converted(config, rename(weights, table), labels=labels_for(classes))
+    options = OPTIONS | options | {"atrous_rates": rates}
+    config = ModelConfig("deeplab_v3plus", backbone, classes, stride, options=options)
+    notes = assumed(config, output_stride=output_stride, atrous_rates=atrous_rates)
+    return Converted(config, rename(weights, table), labels=labels_for(classes), notes=notes)
 
 
 SOURCE = Source("jfzhang95/pytorch-deeplab-xception: DeepLab v3+", recognise, convert)

@@ -8,20 +8,24 @@ convolution behind the dilated ResNet: here a 3x3 of which only the centre is no
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
 
 from atrous.config import ModelConfig, Normalization
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
 from atrous.importers.names import Table, indented, rename
+from atrous.models.deeplab_v3 import aspp_rates
 
 MEAN_RGB = (122.675, 116.669, 104.008)
 NORMALIZATION = Normalization(tuple(m / 255 for m in MEAN_RGB), (1 / 255,) * 3)
 RESNET = {"stride_on_first_1x1": True, "ceil_mode": True, "dilate_from": "first"}
 DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # blocks of layer4
+V2_RATES = (6, 12, 18, 24)
+MULTI_GRID = (1, 2, 4)
 WRAPPED = "base"  # MSC's name for the model in it
 PARTS = {"reduce": ("conv1", "bn1"), "conv3x3": ("conv2", "bn2"), "increase": ("conv3", "bn3"),
          "shortcut": ("downsample.0", "downsample.1")}  # fmt: skip
@@ -37,10 +41,12 @@ def convert(
     content: Content,
     output_stride: int | None = None,
     msc: bool | None = None,
-    atrous_rates: tuple[int, ...] | None = None,
+    atrous_rates: Sequence[int] | None = None,
+    multi_grid: Sequence[int] | None = None,
 ) -> Converted:
-    """output_stride: 8 in v2, as there; of v3 and v3+ 16. msc: None is as the file's names tell. atrous_rates: of v2,
-    None is (6, 12, 18, 24); its "V2S" has (3, 6, 9, 12).
+    """output_stride: 8 in v2, as there; of v3 and v3+ 16. msc: None is as the file's names tell. atrous_rates: of v2
+    (6, 12, 18, 24), its "V2S" has (3, 6, 9, 12); of v3 and v3+ (6, 12, 18) at 16, doubled at 8. multi_grid: of v3 and
+    v3+, (1, 2, 4).
     """
     wrapped = any(name.startswith(f"{WRAPPED}.") for name in content.tensors)
     weights = indented(WRAPPED, content.tensors) if wrapped else dict(content.tensors)
@@ -56,12 +62,15 @@ def convert(
         table: Table = {"fc": "branches.0"}
     elif branches:
         model, last = "deeplab_v2", "aspp.c0.weight"
-        options["atrous_rates"] = atrous_rates or (6, 12, 18, 24)
+        options["atrous_rates"] = numbers_of(content, "atrous_rates", atrous_rates, V2_RATES)
         table = {f"aspp.c{i}": f"branches.{i}" for i in range(branches)}
     else:
         plus = "fc2.conv3.weight" in weights
         model, last = ("deeplab_v3plus", "fc2.conv3.weight") if plus else ("deeplab_v3", "fc2.weight")
-        options["multi_grid"] = (1, 2, 4)
+        options["atrous_rates"] = numbers_of(
+            content, "atrous_rates", atrous_rates, aspp_rates(output_stride or 16)
+        )
+        options["multi_grid"] = numbers_of(content, "multi_grid", multi_grid, MULTI_GRID)
         table = _aspp("aspp" if plus else "context") | (_decoder() if plus else {"fc2": "classifier"})
     first = "layer1.conv1.conv.weight"
     weights[first] = weights[first].flip(1)  # BGR to RGB
@@ -72,7 +81,8 @@ def convert(
     prefix = f"{WRAPPED}." if wrapped else ""
     renamed.origin = {ours: prefix + theirs for ours, theirs in renamed.origin.items()}
     renamed.unknown = [prefix + theirs for theirs in renamed.unknown]
-    return Converted(config, renamed, NORMALIZATION, labels_for(classes))
+    notes = assumed(config, output_stride=output_stride, atrous_rates=atrous_rates, multi_grid=multi_grid)
+    return Converted(config, renamed, NORMALIZATION, labels_for(classes), notes=notes)
 
 
 def _unit(theirs: str, conv: str, norm: str) -> Table:

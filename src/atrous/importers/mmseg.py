@@ -10,7 +10,7 @@ https://github.com/open-mmlab/mmsegmentation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from atrous.backbones.mobilenet_v2 import BLOCKS
 from atrous.config import ModelConfig, Protocol
 from atrous.data.labels import Labels, voc_palette
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
 from atrous.importers.mmseg_settings import (
@@ -62,11 +62,16 @@ def recognise(content: Content) -> bool:
 
 
 def convert(
-    content: Content, output_stride: int | None = None, align_corners: bool | None = None
+    content: Content,
+    output_stride: int | None = None,
+    align_corners: bool | None = None,
+    atrous_rates: Sequence[int] | None = None,
+    bins: Sequence[int] | None = None,
 ) -> Converted:
-    """Both default to what the file's settings say, and where it has none to 8 and False. align_corners: True in its
-    769x769 configs. output_stride: 16 is D16-MG124 where the file has no settings; otherwise the network of its
-    settings, with all rates in proportion.
+    """All default to what the file's settings say, and where it has none to 8, False, (12, 24, 36) and (1, 2, 3, 6).
+
+    align_corners: True in its 769x769 configs. output_stride: 16 is D16-MG124, with rates (6, 12, 18), where the file
+    has no settings; otherwise the network of its settings, with all rates in proportion.
     """
     weights = dict(content.tensors)
     settings = read_settings(content)
@@ -86,7 +91,7 @@ def convert(
         options["aux_channels"] = weights[f"{AUX}.conv_seg.weight"].shape[1]
     if f"{HEAD}.psp_modules.0.1.conv.weight" in weights:
         model = "pspnet"
-        options["bins"] = numbers(content, head, "pool_scales", BINS)
+        options["bins"] = numbers_of(content, "bins", bins, numbers(content, head, "pool_scales", BINS))
         table |= _conv(f"{HEAD}.bottleneck", "head") | {f"{HEAD}.conv_seg": "head.4"}
         for i in range(len(options["bins"])):
             table |= _conv(f"{HEAD}.psp_modules.{i}.1", f"pyramid.levels.{i}")
@@ -97,7 +102,8 @@ def convert(
         if rates[:1] != (1,) or 1 in rates[1:]:  # a rate of 1 is a 1x1 convolution there
             raise content.error(f"its dilations are {rates}; 1, then larger ones can be built here")
         options |= {"project_kernel": 3, "separable": plus}
-        options["atrous_rates"] = scale_rates(rates[1:], own_stride, stride)
+        own_rates = scale_rates(rates[1:], own_stride, stride)
+        options["atrous_rates"] = numbers_of(content, "atrous_rates", atrous_rates, own_rates)
         table |= _aspp(aspp, plus, len(rates)) | (_decoder() if plus else {})
         table[f"{HEAD}.conv_seg"] = "classifier"
         project = f"{HEAD}.bottleneck.conv.weight"  # its input: image pooling, then the others
@@ -110,10 +116,12 @@ def convert(
         weights[first] = weights[first].flip(1)
     config = ModelConfig(model, backbone, classes, stride, options=options)
     labels = _labels(content.extras, 2 if classes == 1 else classes)  # it counts the background too
-    notes = []
+    given: dict[str, Any] = {} if of_backbone else {"output_stride": output_stride}
+    given |= {} if head else {"align_corners": align_corners, "atrous_rates": atrous_rates, "bins": bins}
+    notes = assumed(config, **given)
     if classes == 1:
         threshold = head.get("threshold", THRESHOLD)
-        notes = [f"class 1 begins at a probability of {threshold} there, and at 0.5 here"]
+        notes += [f"class 1 begins at a probability of {threshold} there, and at 0.5 here"]
     return Converted(config, rename(weights, table), pixels, labels, _protocol(settings), notes)
 
 

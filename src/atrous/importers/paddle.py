@@ -16,10 +16,11 @@ import torch
 
 from atrous.backbones.resnet import CHANNELS
 from atrous.config import ModelConfig, Normalization
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
 from atrous.importers.names import Table, rename
+from atrous.models.deeplab_v3 import aspp_rates
 
 NORMALIZATION = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 DEPTHS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}
@@ -39,7 +40,7 @@ def convert(
     content: Content,
     output_stride: int | None = None,
     multi_grid: Sequence[int] | None = None,
-    align_corners: bool = False,
+    align_corners: bool | None = None,
     atrous_rates: Sequence[int] | None = None,
 ) -> Converted:
     """output_stride: 8, or 16; None: 8, with Xception 16. multi_grid: None: (1, 2, 4), in PSPNet (1,). align_corners:
@@ -60,17 +61,17 @@ def convert(
     layers: dict[str, tuple[str, str]] = {}  # their convolution and batch norm -> ours
     if xception and model == "deeplab_v3plus":
         backbone, options = xception.replace("_", ""), dict(XCEPTION)
-        output_stride = 16 if output_stride is None else output_stride
+        stride = output_stride or 16
         table |= _xception(xception, XCEPTIONS[xception])
     elif units in DEPTHS and "backbone.bb_0_0.conv2._conv.weight" in weights:
         backbone, options = DEPTHS[units], dict(RESNET_VD)
         options["multi_grid"] = tuple(multi_grid or ((1,) if model == "pspnet" else (1, 2, 4)))
+        stride = output_stride or 8
         layers |= _resnet(units)
     else:
         known = ", ".join([*(f"{depth}_vd" for depth in DEPTHS.values()), *XCEPTIONS])
         raise content.error(f"of its backbones, {known} (with DeepLabV3P) are known here")
-    output_stride = 8 if output_stride is None else output_stride
-    options["align_corners"] = align_corners
+    options["align_corners"] = align_corners is True
     if model == "pspnet":
         joined = weights["head.psp_module.conv_bn_relu2._conv.weight"]
         options |= {"aux": "head.auxlayer.conv.weight" in weights, "head_channels": len(joined)}
@@ -81,8 +82,7 @@ def convert(
             [joined[:, :features], *levels[::-1]], 1
         )
     else:
-        if atrous_rates is not None:
-            options["atrous_rates"] = tuple(atrous_rates)
+        options["atrous_rates"] = numbers_of(content, "atrous_rates", atrous_rates, aspp_rates(stride))
         separable = "head.aspp.aspp_blocks.1.depthwise_conv._conv.weight" in weights
         options["separable"] = "linear" if separable else False
         branches = len({n.split(".")[3] for n in weights if n.startswith("head.aspp.aspp_blocks.")})
@@ -95,8 +95,10 @@ def convert(
         table[f"{theirs}._conv.weight"] = f"{conv}.weight"
         table |= {f"{theirs}._batch_norm.{key}": f"{norm}.{value}" for key, value in NORM.items()}
     classes = len(weights[f"{last}.weight"])
-    config = ModelConfig(model, backbone, classes, output_stride, options=options)
-    return Converted(config, rename(weights, table), NORMALIZATION, labels_for(classes))
+    config = ModelConfig(model, backbone, classes, stride, options=options)
+    given = {"multi_grid": multi_grid, "align_corners": align_corners, "atrous_rates": atrous_rates}
+    notes = assumed(config, output_stride=output_stride, **given)
+    return Converted(config, rename(weights, table), NORMALIZATION, labels_for(classes), notes=notes)
 
 
 def _pair(ours: str) -> tuple[str, str]:

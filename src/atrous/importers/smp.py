@@ -21,7 +21,7 @@ from atrous.backbones import create_backbone
 from atrous.config import ModelConfig
 from atrous.errors import InputError
 from atrous.importers import xception
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.files import Content
 from atrous.importers.imagenet import damaged_backbone, known_backbone
 from atrous.importers.names import Renamed, Table, indented, rename
@@ -160,11 +160,12 @@ def convert(
             f"its encoder is not here; {', '.join(ENCODERS)} are, and timm's networks (tu-...)"
         )
     backbone = _backbone(content, str(encoder), name)
-    stride = output_stride or said.get("encoder_output_stride") or OUTPUT_STRIDE[name]
-    stride = _whole(content, "output_stride", stride, (8, 16, 32))
     read = weights[first].shape[1]  # channels of the features under the decoder
     depth = encoder_depth or said.get("encoder_depth") or _depth(backbone, read) or DEPTH[name]
-    rates = atrous_rates or said.get("decoder_atrous_rates") or RATES
+    output_stride = output_stride or said.get("encoder_output_stride")
+    atrous_rates = atrous_rates or said.get("decoder_atrous_rates")
+    stride = _whole(content, "output_stride", output_stride or OUTPUT_STRIDE[name], (8, 16, 32))
+    rates = numbers_of(content, "atrous_rates", atrous_rates, RATES)
 
     if name == "pspnet":
         separable, channels = False, len(weights["decoder.conv.0.weight"])
@@ -173,15 +174,13 @@ def convert(
     else:
         separable = first.replace("convs.0.0.", "convs.1.0.0.") in weights
         channels = len(weights[first])
-    if len(rates) != len(RATES):
-        raise content.error(f"atrous_rates {rates} are not three")
     config = model_config(
         name,
         backbone,
         len(weights["segmentation_head.0.weight"]),
         output_stride=stride,
         encoder_depth=_whole(content, "encoder_depth", depth, range(3, 6)),
-        atrous_rates=[_whole(content, "atrous_rates", rate, range(1, 4097)) for rate in rates],
+        atrous_rates=rates,
         aspp_separable=separable,
         channels=channels,
     )
@@ -192,7 +191,10 @@ def convert(
         check_fits(content, backbone, own, conv, network)
     found = rename(weights, table(name, backbone, separable, "decoder.1.weight" in weights))
     normalization = xception.NORMALIZATION if backbone == "legacy_xception" else normalization_of(backbone)
-    return Converted(config, turn_joined(found), normalization)
+    notes = []
+    if name != "pspnet":  # its encoder is not dilated, and its bins are always the same
+        notes = assumed(config, output_stride=output_stride, atrous_rates=atrous_rates)
+    return Converted(config, turn_joined(found), normalization, notes=notes)
 
 
 def turn_joined(found: Renamed) -> Renamed:

@@ -18,10 +18,11 @@ from torch import Tensor
 from atrous.backbones.mobilenet_v2 import BLOCKS, STEM_CHANNELS
 from atrous.backbones.xception import ENTRY_65, ENTRY_71, EXIT
 from atrous.config import ModelConfig, Normalization
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
 from atrous.importers.names import rename
+from atrous.models.deeplab_v3 import aspp_rates
 
 ZERO_MEAN_UNIT_RANGE = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 MEAN_RGB = (123.15, 115.90, 103.06)
@@ -59,12 +60,12 @@ def recognise(content: Content) -> bool:
 
 def convert(
     content: Content,
-    output_stride: int = 16,
+    output_stride: int | None = None,
     atrous_rates: Sequence[int] | None = None,
-    multi_grid: Sequence[int] = (1, 1, 1),
+    multi_grid: Sequence[int] | None = None,
 ) -> Converted:
     """output_stride: 16, or 8. atrous_rates: of the ASPP; None: (6, 12, 18) at 16, and in proportion. multi_grid: of
-    a ResNet's last block.
+    a ResNet's last block, (1, 1, 1).
     """
     weights = content.tensors
     network = next(
@@ -80,10 +81,9 @@ def convert(
     )
     rates = any(re.match(r"aspp1(_depthwise)?/", name) for name in weights)
     options: dict[str, Any] = {"align_corners": True, "separable": separable}
-    if not rates:
-        options["atrous_rates"] = ()
-    elif atrous_rates is not None:
-        options["atrous_rates"] = tuple(atrous_rates)
+    stride = output_stride or 16
+    own_rates = aspp_rates(stride) if rates else ()
+    options["atrous_rates"] = numbers_of(content, "atrous_rates", atrous_rates, own_rates)
     if network == MOBILENET:
         backbone, layers, more = _mobilenet(weights)
         if decoder:
@@ -92,7 +92,7 @@ def convert(
         backbone, layers, more = _xception(network)
     else:
         backbone, layers, more = _resnet(network, weights)
-        more["multi_grid"] = tuple(multi_grid)
+        more["multi_grid"] = numbers_of(content, "multi_grid", multi_grid, (1, 1, 1))
     layers |= _head("aspp" if decoder else "context", weights)
     converted, table = {}, dict[str, str | None]()
     for name, tensor in weights.items():
@@ -105,9 +105,11 @@ def convert(
     )  # image pooling is our last branch
     classes = len(converted[f"{LOGITS}/weights"])
     name = "deeplab_v3plus" if decoder else "deeplab_v3"
-    config = ModelConfig(name, backbone, classes, output_stride, options=options | more)
+    config = ModelConfig(name, backbone, classes, stride, options=options | more)
+    given = {"atrous_rates": atrous_rates if rates else (), "multi_grid": multi_grid}
+    notes = assumed(config, output_stride=output_stride, **given)
     normalization = SUBTRACT_MEAN if f"{network}/conv1/weights" in weights else ZERO_MEAN_UNIT_RANGE
-    return Converted(config, rename(converted, table), normalization, labels_for(classes))
+    return Converted(config, rename(converted, table), normalization, labels_for(classes), notes=notes)
 
 
 def _place(name: str, tensor: Tensor, layers: Mapping[str, Place]) -> tuple[Tensor, str | None]:

@@ -7,7 +7,7 @@ https://github.com/pytorch/vision/tree/main/torchvision/models/segmentation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from atrous.config import ModelConfig
 from atrous.data.labels import VOC
 from atrous.errors import InputError
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.files import Content
 from atrous.importers.names import Table, rename
 
@@ -29,7 +29,7 @@ HEAD: Table = {
     "classifier.4": "classifier",
     "aux_classifier": "aux",
 }
-OPTIONS = {"extra_conv": True, "dropout": 0.5, "atrous_rates": (12, 24, 36)}
+OPTIONS: dict[str, Any] = {"extra_conv": True, "dropout": 0.5, "atrous_rates": (12, 24, 36)}
 RESNET: dict[str, Any] = {"multi_grid": (1,), "dilate_from": "second"}
 MOBILENET: dict[str, Any] = {"aux_stage": 2, "stage_features": "first"}
 RESNET_DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
@@ -62,8 +62,10 @@ def fitting(config: ModelConfig) -> tuple[ModelConfig, Table]:
     return wanted, HEAD | {"backbone": "backbone" if resnet else "backbone.features"}
 
 
-def convert(content: Content, output_stride: int | None = None) -> Converted:
-    """output_stride: 8 for the ResNets, 16 for MobileNetV3, as there."""
+def convert(
+    content: Content, output_stride: int | None = None, atrous_rates: Sequence[int] | None = None
+) -> Converted:
+    """output_stride: 8 for the ResNets, 16 for MobileNetV3, as there. atrous_rates: its DeepLabHead's, (12, 24, 36)."""
     weights = content.tensors
     aux = any(name.startswith("aux_classifier.") for name in weights)
     units = len({name.split(".")[2] for name in weights if name.startswith("backbone.layer3.")})
@@ -75,9 +77,16 @@ def convert(content: Content, output_stride: int | None = None) -> Converted:
         options = RESNET | {"aux": aux}
     else:
         backbone, stride, options = "mobilenet_v3_large", output_stride or 16, MOBILENET | {"aux": aux}
+    rates = numbers_of(content, "atrous_rates", atrous_rates, OPTIONS["atrous_rates"])
     classes = len(weights["classifier.4.weight"])
-    config = ModelConfig("deeplab_v3", backbone, classes, stride, options=OPTIONS | options)
-    return Converted(config, rename(weights, table(weights)), labels=VOC if classes == len(VOC) else None)
+    options = OPTIONS | options | {"atrous_rates": rates}
+    config = ModelConfig("deeplab_v3", backbone, classes, stride, options=options)
+    return Converted(
+        config,
+        rename(weights, table(weights)),
+        labels=VOC if classes == len(VOC) else None,
+        notes=assumed(config, output_stride=output_stride, atrous_rates=atrous_rates),
+    )
 
 
 SOURCE = Source("torchvision.models.segmentation.deeplabv3_*", recognise, convert)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from atrous.config import ModelConfig
 from atrous.importers import torchvision
-from atrous.importers.convert import Converted, Source
+from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
 from atrous.importers.names import Table, rename
+from atrous.models.deeplab_v3 import aspp_rates
 
 V3: Table = {
     f"classifier.{name}": ours for name, ours in torchvision.HEAD.items() if name != "aux_classifier"
@@ -77,8 +78,10 @@ def find_backbone(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
     return torchvision.RESNET_DEPTHS[units], RESNET
 
 
-def convert(content: Content, output_stride: int = 16) -> Converted:
-    """output_stride: 16, as its main.py, or 8."""
+def convert(
+    content: Content, output_stride: int | None = None, atrous_rates: Sequence[int] | None = None
+) -> Converted:
+    """output_stride: 16, as its main.py, or 8. atrous_rates: (6, 12, 18) at 16, doubled at 8."""
     weights = content.tensors
     backbone, options = find_backbone(weights)
     if "classifier.classifier.4.weight" in weights:
@@ -95,9 +98,12 @@ def convert(content: Content, output_stride: int = 16) -> Converted:
         joined = {first: 0, "decoder.refine.0.1.weight": 1} if options["separable"] else {first: 1}
         for name, axis in joined.items():
             renamed.weights[name] = encoder_first(renamed.weights[name], axis)
+    stride = output_stride or 16
+    rates = numbers_of(content, "atrous_rates", atrous_rates, aspp_rates(stride))
     classes = len(weights[last])
-    config = ModelConfig(model, backbone, classes, output_stride, options=options)
-    return Converted(config, renamed, labels=labels_for(classes))
+    config = ModelConfig(model, backbone, classes, stride, options=options | {"atrous_rates": rates})
+    notes = assumed(config, output_stride=output_stride, atrous_rates=atrous_rates)
+    return Converted(config, renamed, labels=labels_for(classes), notes=notes)
 
 
 def encoder_first(weight: Tensor, axis: int) -> Tensor:
