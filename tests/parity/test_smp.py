@@ -11,7 +11,7 @@ import pytest
 import torch
 from make_smp import CASES
 from safetensors.torch import save_file
-from seeded import draw_weights, read_table, table_difference
+from seeded import draw_weights, largest_difference, read_table, table_difference
 
 from atrous.errors import InputError
 from atrous.importers import import_checkpoint, smp
@@ -66,6 +66,13 @@ def test_a_folder_says_what_weights_do_not(tmp_path: Path) -> None:
     assert import_checkpoint(tmp_path / "model.safetensors").config == model.config
     assert import_checkpoint(tmp_path, output_stride=16).config.output_stride == 16
     assert model(torch.zeros(1, 3, 65, 97)).shape == (1, 3, 65, 97)  # its own takes multiples of 8 alone
+
+
+def test_a_timm_encoders_earlier_name(tmp_path: Path) -> None:
+    """It keeps "timm-regnetx_002" in config.json and builds its "tu-regnetx_002"."""
+    save_folder(tmp_path, "smp_v3_tu_regnetx_002", encoder_name="timm-regnetx_002", encoder_output_stride=8)
+    _, pairs, step = read_table("smp_v3_tu_regnetx_002")
+    assert largest_difference(import_checkpoint(tmp_path), pairs, step) <= 1e-4
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,11 @@ def convert(
         )
     name = FIRST[first]
     encoder = encoder or said.get("encoder_name") or _guess(weights)
-    if encoder is None and any(name.startswith("encoder.model.") for name in weights):
-        raise content.error('timm has many networks: say which with encoder="tu-<name>"')
+    of_timm = any(name.startswith("encoder.model.") for name in weights)
+    if of_timm and str(encoder).startswith("timm-"):  # names of its earlier versions
+        encoder = str(encoder).replace("timm-", "tu-", 1)
+    if encoder is None and of_timm:
+        raise content.error("timm has many networks: say which with --options.encoder tu-NAME")
     if encoder is None:
         raise content.error(
             f"its encoder is not here; {', '.join(ENCODERS)} are, and timm's networks (tu-...)"

@@ -59,7 +59,7 @@ def convert(
         converted.normalization = said or converted.normalization
         return converted
     if backbone is None and architecture is None:
-        raise content.error('timm has many networks: say which with backbone="timm:<name>"')
+        raise content.error("timm has many networks: say which with --options.backbone timm:NAME")
     backbone = backbone or f"timm:{architecture}"
     if not backbone.startswith("timm:"):
         return imagenet.convert(content, model, backbone, output_stride, model_options)
