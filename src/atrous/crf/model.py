@@ -19,7 +19,9 @@ is asked for.
 
 from __future__ import annotations
 
-from functools import cached_property
+import os
+import sys
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -32,6 +34,10 @@ from atrous.errors import InputError, choose
 
 NORMALIZATIONS = ("none", "before", "after", "symmetric")
 _TINY = 1e-20  # keeps 1 / norm finite, as in the original code
+
+# A forked process has none of torch's threads: its first sum would wait for them.
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class Pairwise:
