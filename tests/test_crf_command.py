@@ -39,6 +39,20 @@ def test_unknown_parameter() -> None:
         make_crf({"bi_ww": 1})
 
 
+def test_iterations_are_a_whole_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert make_crf({"iter_max": 3.0}).iter_max == 3
+    image, labels = square()
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(labels).save(tmp_path / "l.png")
+    pictures = [str(tmp_path / "a.png"), str(tmp_path / "l.png"), "--out", str(tmp_path / "out")]
+    for given, shown in (("2.5", "2.5"), ("1e400", "inf")):
+        with pytest.raises(SystemExit) as stop:
+            main(["crf", *pictures, "--crf_options", f'{{"iter_max": {given}}}'])
+        assert stop.value.code == 2
+        assert f"iter_max: wanted a whole number >= 0, got {shown}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("kind", ["labels", "probabilities"])
 def test_command_moves_labels_to_the_edges_of_the_picture(kind: str, tmp_path: Path) -> None:
     image, labels = square()

@@ -298,13 +298,16 @@ def _shrink_or_grow(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def make_crf(options: dict[str, float]) -> DenseCRF:
-    """The dense CRF with some of its parameters given; InputError for one that it does not have."""
+    """The dense CRF with some of its parameters given; InputError for one that it does not have or cannot use."""
     known = list(inspect.signature(DenseCRF).parameters)
     for option in options:
         choose("parameter of the CRF", option, known)
     given: dict[str, Any] = dict(options)
-    if "iter_max" in given:
-        given["iter_max"] = int(given["iter_max"])
+    iterations = given.get("iter_max")
+    if (
+        isinstance(iterations, float) and iterations.is_integer()
+    ):  # 10.0, as the command line and JSON have it
+        given["iter_max"] = int(iterations)
     return DenseCRF(**given)
 
 
