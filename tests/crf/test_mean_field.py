@@ -228,6 +228,27 @@ def test_kept_position_kernel_gives_the_same_answer() -> None:
         assert np.array_equal(DenseCRF()(picture(30, 41), p), first)
 
 
+def test_a_kept_kernel_that_was_replaced_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What three threads may do: one has fetched the kept kernel, another uses it too, a third puts its own there."""
+    pytest.importorskip("numba")
+    from atrous.crf import stack
+
+    crf, fetch = DenseCRF(2), stack._layer
+    same, other = [(picture(h, w), probabilities(4, h, w)) for h, w in ((30, 41), (41, 30))]
+    expected = crf(*same)
+    meanwhile = [same, other]
+
+    def interrupted(term: fast.Term, *rest: Any) -> stack.Layer:
+        layer = fetch(term, *rest)
+        if term.name and meanwhile:
+            crf(*meanwhile.pop(0))
+        return layer
+
+    monkeypatch.setattr(stack, "_layer", interrupted)
+    assert np.array_equal(crf(*same), expected)
+    assert not meanwhile
+
+
 @pytest.mark.parametrize("classes", [21, 150])
 def test_classes_left_out_stay_within_the_bound(classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     image, p = picture(40, 56), mostly_dead(classes, 40, 56)

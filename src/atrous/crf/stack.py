@@ -94,21 +94,28 @@ class Stack:
             self.num_vertices += len(layer.total)
             self.reach += float(np.abs(term.compatibility).max()) * layer.row_sum
             column += layer.vertices.shape[1]
-            if layer not in _kept.values():  # all that iterations need is in index and slice_weight
+            if not _keeps(term, len(order)):  # all that iterations need is in index and slice_weight
                 del layer.vertices, layer.barycentric
 
 
-_kept: dict[tuple[object, ...], Layer] = {}  # the last kernel of position alone
+_kept: dict[
+    tuple[object, ...], Layer
+] = {}  # the last kernel of position alone; its layer may be in use on any thread
 _KEEP_POINTS = 2**19  # keep no more than some 70 MB
 
 
+def _keeps(term: Term, points: int) -> bool:
+    """Whether the term's layer is for the next picture, too: a kernel of position alone is the same for one size."""
+    return term.name != "" and points <= _KEEP_POINTS
+
+
 def _layer(term: Term, order: Array, crew: Crew) -> Layer:
-    """Build a term's layer, or take it from the last picture: a kernel of position alone is the same for one size."""
+    """Build a term's layer, or take it from the last picture."""
     key = (term.name, len(order), term.normalization)
-    layer = _kept.get(key) if term.name else None
+    layer = _kept.get(key)
     if layer is None:
         layer = Layer(term.features, order, term.normalization, crew)
-        if term.name and len(order) <= _KEEP_POINTS:
+        if _keeps(term, len(order)):
             _kept.clear()
             _kept[key] = layer
     return layer
