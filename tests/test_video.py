@@ -52,7 +52,7 @@ def drawn(number: int, height: int, width: int) -> np.ndarray:
 
 
 def write(
-    path: Path, size: tuple[int, int] = (48, 64), frames: int = 7, sound: bool = False, turned: int = 0
+    path: Path, size: tuple[int, int] = (48, 64), frames: int = 7, sound: str | None = None, turned: int = 0
 ) -> list[int]:
     """A video in 4:4:4, so of any size; returns the times of its frames, of which the last comes late."""
     av = pytest.importorskip("av")
@@ -64,7 +64,7 @@ def write(
         stream.codec_context.time_base = Fraction(1, 15360)
         if turned:
             stream.set_display_rotation(turned)
-        track = container.add_stream("aac", rate=8000, layout="mono") if sound else None
+        track = container.add_stream(sound, rate=8000, layout="mono") if sound else None
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(drawn(number, *size), format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 15360)
@@ -105,7 +105,7 @@ def test_every_frame_at_its_time_with_its_sound(
     predictor: Predictor, tmp_path: Path, size: tuple[int, int], ending: str
 ) -> None:
     source, target = tmp_path / "a.mp4", tmp_path / f"b.{ending}"
-    write(source, size, sound=True)
+    write(source, size, sound="aac")
     seen: list[int] = []
     result = segment_video(predictor, source, target, progress=lambda done, of, note: seen.append(of - done))
     before, times, sound = read(source)
@@ -124,6 +124,32 @@ def test_every_frame_at_its_time_with_its_sound(
     assert len(sound) > 3
     assert [packet for packet in new_sound if packet] == [packet for packet in sound if packet]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.mp4", target.name])
+
+
+@pytest.mark.parametrize(
+    "sound, endings, others",
+    [
+        ("flac", [".mp4", ".mkv"], [".mov", ".m4v", ".webm"]),
+        ("pcm_s16le", [".mov", ".mp4", ".mkv"], [".m4v", ".webm"]),
+    ],
+)
+def test_sound_that_the_new_file_cannot_hold_is_left_out(
+    predictor: Predictor, tmp_path: Path, sound: str, endings: list[str], others: list[str]
+) -> None:
+    """By the lists of the formats: FLAC is in ISO's MP4 and Matroska, not in QuickTime's MOV, Apple's M4V and WebM."""
+    source = tmp_path / f"a{endings[0]}"
+    write(source, frames=3, sound=sound)
+    packets = [packet for packet in read(source)[2] if packet]
+    for ending in [*endings, *others]:
+        result = segment_video(predictor, source, tmp_path / f"b{ending}")
+        frames, _, copied = read(tmp_path / f"b{ending}")
+        assert len(frames) == result.frames == 3
+        if ending in endings:
+            assert (result.notes, b"".join(copied)) == ([], b"".join(packets))
+        else:
+            assert copied == []
+            (note,) = result.notes
+            assert note == f"{source}: the sound ({sound}) cannot be copied into a {ending}: left out"
 
 
 @pytest.mark.parametrize("turned", [90, -90, 180])
@@ -213,7 +239,7 @@ def test_a_video_that_breaks_off_is_written_as_far_as_it_goes(predictor: Predict
 
 def test_one_file_behind_another_goes_on_where_the_first_ends(predictor: Predictor, tmp_path: Path) -> None:
     """Of MPEG transport streams that is done by `cat`; the second's times begin again."""
-    write(tmp_path / "a.ts", frames=5, sound=True)
+    write(tmp_path / "a.ts", frames=5, sound="aac")
     once = (tmp_path / "a.ts").read_bytes()
     (tmp_path / "twice.ts").write_bytes(once + once)
     for ending in ("mp4", "mkv"):
@@ -228,7 +254,7 @@ def test_one_file_behind_another_goes_on_where_the_first_ends(predictor: Predict
 
 @pytest.mark.parametrize("size", [1000, 3000, 6000, 9000])
 def test_a_stream_cut_anywhere_says_so(predictor: Predictor, tmp_path: Path, size: int) -> None:
-    write(tmp_path / "a.ts", frames=9, sound=True)
+    write(tmp_path / "a.ts", frames=9, sound="aac")
     (tmp_path / "cut.ts").write_bytes((tmp_path / "a.ts").read_bytes()[:size])
     try:
         result = segment_video(predictor, tmp_path / "cut.ts", tmp_path / "b.mp4")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +131,12 @@ class _Source:
         if self.sound is not None and not self.sound.sample_rate:  # no piece of it came before the file's end
             self.notes.append(f"{path}: the sound is announced and not there: left out")
             self.sound = None
+        if self.sound is not None and not _holds(av, out.format.name, self.sound):
+            sound, ending = self.sound.codec_context.name, Path(out.name).suffix
+            self.notes.append(f"{path}: the sound ({sound}) cannot be copied into a {ending}: left out")
+            self.sound = None
         if self.sound is not None:
-            try:
-                self.new_sound = out.add_stream_from_template(self.sound)
-            except (av.FFmpegError, ValueError) as error:
-                self.notes.append(
-                    f"{path}: the sound cannot be copied into {out.format.name} ({error}): left out"
-                )
-                self.sound = None
+            self.new_sound = out.add_stream_from_template(self.sound)
 
     @property
     def count(self) -> int:
@@ -177,6 +176,17 @@ class _Source:
             packet.stream = self.new_sound
             self.out.mux(packet)
         self.heard.clear()
+
+
+def _holds(av: Any, kind: str, sound: Any) -> bool:
+    """Whether a file of this kind may have such sound; some kinds say it only when they write their head."""
+    try:
+        with av.open(BytesIO(), "w", format=kind) as trial:
+            trial.add_stream_from_template(sound)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
 
 
 def _transcode(
