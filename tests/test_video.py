@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from atrous.cli import main
 from atrous.errors import InputError
 from atrous.predict import Predictor
-from atrous.video import FRAME, segment_video, smoothed
+from atrous.video import FRAME, segment_video, smoothed, upright
 from atrous.visualize import draw
 
 RATE = Fraction(30000, 1001)
@@ -164,6 +165,40 @@ def test_a_turned_video_comes_out_upright(predictor: Predictor, tmp_path: Path, 
     for old, new in itertools.islice(zip(before, after, strict=True), 2):
         expected = draw(old, predictor.predict(np.ascontiguousarray(old)).labels, predictor.labels, FRAME)
         assert np.abs(new.astype(int) - expected).mean() < 8
+
+
+BOTH = (-1, 1)
+
+
+@pytest.mark.parametrize(
+    "matrix", [*itertools.product(BOTH, [0], [0], BOTH), *itertools.product([0], BOTH, BOTH, [0])]
+)
+def test_a_mirrored_video_comes_out_upright(
+    predictor: Predictor, tmp_path: Path, matrix: tuple[int, int, int, int]
+) -> None:
+    """All quarter turns, mirrored and not, pixel by pixel: one at (x, y) is shown at (a x + c y, b x + d y)."""
+    av = pytest.importorskip("av")
+    a, b, c, d = matrix
+    write(tmp_path / "a.mp4", (36, 52), frames=2)
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    places = content.index(b"tkhd") + 4 + 40  # of version 0, ISO/IEC 14496-12, 8.3.2
+    struct.pack_into(">9i", content, places, a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(content)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        frame = next(container.decode(video=0))
+    stored = frame.to_ndarray(format="rgb24")
+    shown = {(a * x + c * y, b * x + d * y): stored[y, x] for y, x in np.ndindex(36, 52)}
+    left, top = np.min(list(shown), axis=0)
+    expected = np.zeros((36, 52, 3) if a else (52, 36, 3), np.uint8)
+    for (x, y), colour in shown.items():
+        expected[y - top, x - left] = colour
+    np.testing.assert_array_equal(upright(frame), expected)
+    segment_video(predictor, tmp_path / "a.mp4", tmp_path / "b.mp4")
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        frame = next(container.decode(video=0))
+    assert frame.side_data.get("DISPLAYMATRIX") is None
+    wanted = draw(expected, predictor.predict(expected).labels, predictor.labels, FRAME)
+    assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - wanted).mean() < 8
 
 
 def test_smoothing_averages_the_probabilities_of_the_frames(

@@ -49,9 +49,9 @@ def segment_video(
 
     smoothing: the probabilities of a frame are mixed with those of the frames before it, p = s p_before + (1 - s) p,
     an exponential average that calms flicker; 0 is without. style: of every frame. progress(done, of, note).
-    Frames are turned as the file says, so the result needs no rotation. Number and times of the frames stay. The
-    sound is copied where the new file can hold it. Odd sizes stay too: such a file has colours at full resolution
-    (4:4:4), which not every player shows.
+    Frames are turned and mirrored as the file says: the result is stored as it is shown. Number and times of the
+    frames stay. The sound is copied where the new file can hold it. Odd sizes stay too: such a file has colours at
+    full resolution (4:4:4), which not every player shows.
 
     Raises InputError without PyAV, for a file that is no video or is damaged from the start, for a target that exists
     or that no video can be written to. A video that breaks off is written as far as it goes, and a note says so.
@@ -237,14 +237,25 @@ def smoothed(before: Tensor | None, now: Tensor, smoothing: float) -> Tensor:
 
 
 def upright(frame: Any) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB as a player shows it: turned by the quarters that the file asks for."""
+    """(H, W, 3) RGB as a player shows it: turned by quarters and mirrored as the file asks for."""
     pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(pixels, _quarters(frame)))
+    swapped, upwards, leftwards = _axes(frame)
+    if swapped:
+        pixels = pixels.swapaxes(0, 1)
+    return np.ascontiguousarray(pixels[:: -1 if upwards else 1, :: -1 if leftwards else 1])
 
 
-def _quarters(frame: Any) -> int:
-    """Quarter turns against the clock."""
-    return round(frame.rotation / 90)
+def _axes(frame: Any) -> tuple[bool, bool, bool]:
+    """Whether rows and columns are swapped, and whether rows then go upwards and columns leftwards.
+
+    By the matrix of ISO/IEC 14496-12: a pixel (x, y) is shown at (a x + c y, b x + d y).
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    swapped = abs(b) > abs(a)
+    return (True, b < 0, c < 0) if swapped else (False, d < 0, a < 0)
 
 
 def _encoder(source: _Source, frame: Any, picture: NDArray[np.uint8]) -> Any:
@@ -260,5 +271,5 @@ def _encoder(source: _Source, frame: Any, picture: NDArray[np.uint8]) -> Any:
     context.color_primaries = context.color_trc = context.colorspace = BT709
     aspect = source.video.sample_aspect_ratio
     if aspect:
-        context.sample_aspect_ratio = 1 / aspect if _quarters(frame) % 2 else aspect
+        context.sample_aspect_ratio = 1 / aspect if _axes(frame)[0] else aspect
     return stream
