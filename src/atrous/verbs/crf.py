@@ -83,11 +83,11 @@ def search(given: Namespace) -> None:
     folder = Path(given.cache or near.with_name(f"{near.stem}_crf_search"))
     terminal.check_writable(target.parent)
     terminal.check_writable(folder)
-    predictor = make_predictor(given)
     opening = as_trained(recipe_of(str(source)), given.data, given.split, given.format, given.data_options)
     data = opening.open()
     if opening.note:
         terminal.say(opening.note)
+    predictor = make_predictor(given, min(given.pictures, len(data)))
     with terminal.Bar("probabilities") as bar:
         found = tuning.search_crf(
             predictor,

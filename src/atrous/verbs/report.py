@@ -33,6 +33,7 @@ def arguments(words: Sequence[str]) -> Parser:
 
 def run(given: Namespace) -> None:
     from atrous import terminal
+    from atrous.evaluation import among
     from atrous.report.measure import measure
     from atrous.report.page import page, write_page
     from atrous.report.source import is_source, open_source
@@ -42,8 +43,6 @@ def run(given: Namespace) -> None:
     if not words or len(words) > 2:
         raise InputError("which models? give a run folder or checkpoint, or two, and then the data")
     sources = [open_source(word) for word in words]
-    if given.limit is not None and given.limit < 1:
-        raise InputError(f"--limit {given.limit} must be at least 1")
     target = Path(given.out) if given.out else default_target(words)
     if target.is_dir() or target.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {target}: wanted the name of a file that ends in .html")
@@ -69,7 +68,7 @@ def run(given: Namespace) -> None:
         if source.unfinished:
             terminal.say(source.unfinished)
         given.checkpoint = source.checkpoint
-        predictor = make_predictor(given)
+        predictor = make_predictor(given, among(given.limit, len(dataset)))
         terminal.say(
             f"{source.name} on {where} ({opening.split}, {len(dataset)} pictures): {predictor.protocol}"
         )
