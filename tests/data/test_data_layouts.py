@@ -34,19 +34,28 @@ def test_transform_is_applied(tmp_path: Path) -> None:
 
 
 def test_pairs_keep_folders_and_know_suffixes(tmp_path: Path) -> None:
-    for name in ("one/a", "two/a", "b", "c.v2"):
+    for name in ("one/a", "two/a", "b", "c.v2", "d", "e", "f", "G"):
         picture(tmp_path / "i" / f"{name}.jpg")
-    for name in ("one/a", "two/a_mask", "b_labelIds", "c.v2"):
+    for name in (
+        *("one/a", "two/a_mask", "b_labelIds", "c.v2"),
+        *("d_segmentation", "e-Mask", "f.jpg", "f_mask_of_another", "G_GT", "G_seg"),
+    ):
         mask(tmp_path / "m" / f"{name}.png")
     (tmp_path / "i" / "notes.txt").write_text("not a picture")
     pairs, lone = pair_files(tmp_path / "i", tmp_path / "m")
-    assert lone == []
+    assert lone == [
+        f"mask {tmp_path / 'm' / name}.png has no picture" for name in ("G_GT", "f_mask_of_another")
+    ]
     found = {pair.name: pair.mask.relative_to(tmp_path / "m").as_posix() for pair in pairs}
     assert found == {
         "one/a": "one/a.png",
         "two/a": "two/a_mask.png",
         "b": "b_labelIds.png",
         "c.v2": "c.v2.png",
+        "d": "d_segmentation.png",
+        "e": "e-Mask.png",
+        "f": "f.jpg.png",
+        "G": "G_seg.png",
     }
 
 
@@ -88,6 +97,12 @@ def test_unpaired_files(tmp_path: Path) -> None:
     assert "--data_options.strict false" in text
     loose = open_dataset(tmp_path, "train", strict=False)
     assert len(loose) == 1 and len(loose.unpaired) == 2
+    for path in (tmp_path / "masks").iterdir():
+        path.rename(path.with_name(f"drawn_{path.name}"))
+    for strict in (True, False):  # the check is not strict
+        text = complaint(lambda strict=strict: open_dataset(tmp_path, strict=strict), tmp_path)
+        assert f"picture {tmp_path / 'images/a.jpg'} has no mask" in text and "and 4 more" in text
+        assert f"mask {tmp_path / 'masks/drawn_a.png'} has no picture" in text
     picture(tmp_path / "images/a.png")
     assert "a.jpg has the same name" in complaint(lambda: open_dataset(tmp_path), tmp_path / "images/a.png")
 
@@ -213,7 +228,8 @@ def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
         assert what in text and "VOC" in text and "CamVid" in text and "scenes" in text
     (tmp_path / "x.txt").touch()
     assert "a file, not a folder" in complaint(lambda: open_dataset(tmp_path / "x.txt"), tmp_path / "x.txt")
-    assert "no pictures with masks found" in complaint(lambda: open_dataset(tmp_path), tmp_path)
+    text = complaint(lambda: open_dataset(tmp_path), tmp_path)
+    assert "no pictures with masks found" in text and "--data_options.images and --data_options.masks" in text
     (tmp_path / "images").mkdir(), (tmp_path / "masks").mkdir()
     assert "no picture with a mask" in complaint(lambda: open_dataset(tmp_path), tmp_path)
     make_folder(tmp_path, ["a"])

@@ -11,6 +11,7 @@ from atrous.data.base import Pair, SegmentationDataset, Transform, highest_class
 from atrous.data.class_files import label_file, read_classes
 from atrous.data.id_maps import black_and_white
 from atrous.data.labels import Labels, class_names
+from atrous.data.layout import lone_files
 from atrous.data.pictures import read_mask
 from atrous.data.splits import SPLITS, Splits
 from atrous.errors import InputError, choose
@@ -40,7 +41,8 @@ def open_folder(
     strict: False leaves out pictures without mask and masks without picture (they are listed in `.unpaired`).
 
     A picture and its mask have the same path below their folders, up to the suffix; a mask may append one of
-    `layout.MASK_SUFFIXES`. Raises InputError for a missing or empty folder and for files without partner.
+    `layout.MASK_SUFFIXES`, or its suffix to the picture's (a.jpg.png). Raises InputError for a missing or
+    empty folder and for files without partner.
     """
     root = Path(path)
     choose("split", split, [*SPLITS, "all"])
@@ -51,13 +53,15 @@ def open_folder(
     splits = Splits(root, images, masks, val_fraction, seed)
     pairs, unpaired = splits.part(split)
     if unpaired and strict:
-        shown = "; ".join(unpaired[:5]) + (f"; and {len(unpaired) - 5} more" if len(unpaired) > 5 else "")
-        raise InputError(f"{root}: {shown} (--data_options.strict false leaves such out)")
+        raise InputError(f"{root}: {lone_files(unpaired)} (--data_options.strict false leaves such out)")
+    if not pairs:
+        why = (
+            f" ({lone_files(unpaired)}): a mask has its picture's name, or that and _mask" if unpaired else ""
+        )
+        raise InputError(f"{root}: the {split} part has no picture with a mask{why}")
     labels, colours = _labels(root, classes)
     if labels is None:
         labels = _scan_labels(root, splits.whole(without="test")[0] or pairs, values, strict)
-    if not pairs:
-        raise InputError(f"{root}: the {split} part has no picture with a mask")
     return SegmentationDataset(
         pairs, labels, split, colours=colours, values=values, transform=transform, unpaired=unpaired
     )
@@ -101,8 +105,6 @@ def _scan_labels(root: Path, pairs: Sequence[Pair], values: Mapping[int, int] | 
     found = [result for result in results if isinstance(result, int)]
     if failures and (strict or not found):
         raise failures[0]
-    if not found:
-        raise InputError(f"{root}: no picture with a mask")
     if max(found) < 1:
         raise InputError(f"{root}: {black_and_white(pair.mask for pair in pairs)}")
     return Labels.named([f"class_{number}" for number in range(max(found) + 1)])

@@ -10,8 +10,9 @@ from atrous.data.base import Pair
 from atrous.data.pictures import IMAGE_SUFFIXES
 from atrous.errors import InputError
 
-# What tools append to the picture's name for its mask; tried only where no mask has the picture's own name.
-MASK_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_labelIds", "_labelTrainIds", "_seg", "_gt", "_L")
+# What tools append to a picture's name for its mask, in any case; tried only where no mask has the picture's own name.
+_WORDS = "mask masks label labels labelids labeltrainids seg segmentation annotation gt l"
+MASK_SUFFIXES = tuple(separator + word for word in _WORDS.split() for separator in "_-.")
 
 
 def files_below(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
@@ -84,14 +85,29 @@ def pair_files(images: Path, masks: Path) -> tuple[list[Pair], list[str]]:
     """
     image_files, mask_files = _by_name(images), _by_name(masks)
     found = {name: mask_files.pop(name) for name in image_files if name in mask_files}
+    appended: dict[str, str] = {}
+    for suffix in MASK_SUFFIXES:
+        for name in mask_files:
+            if name.lower().endswith(suffix):
+                appended.setdefault(name[: -len(suffix)], name)
     for name in image_files.keys() - found.keys():
-        own = next((name + suffix for suffix in MASK_SUFFIXES if name + suffix in mask_files), None)
+        whole = name + image_files[name].suffix  # a.jpg.png
+        own = whole if whole in mask_files else appended.get(name)
         if own is not None:
             found[name] = mask_files.pop(own)
     pairs = [Pair(name, image, found[name]) for name, image in image_files.items() if name in found]
     lone = [f"picture {path} has no mask" for name, path in image_files.items() if name not in found]
     lone += [f"mask {path} has no picture" for path in mask_files.values()]
     return pairs, lone
+
+
+def lone_files(lines: Sequence[str]) -> str:
+    """The first lone picture and the first lone mask of `pair_files`' lines, and how many more there are."""
+    first = {line.split()[0]: line for line in reversed(lines)}  # "picture ..." and "mask ..."
+    more = len(lines) - len(first)
+    return "; ".join(
+        [first[kind] for kind in sorted(first, reverse=True)] + ([f"and {more} more"] if more else [])
+    )
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
