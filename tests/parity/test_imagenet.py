@@ -231,7 +231,7 @@ def test_weights_that_are_no_network_here() -> None:
     weights = draw_into(timm.create_model("regnetx_002")).state_dict()
     with pytest.raises(InputError, match="no source"):
         import_checkpoint(weights)
-    with pytest.raises(InputError, match="backbone="):
+    with pytest.raises(InputError, match=r"--options\.backbone timm:NAME"):
         import_checkpoint(weights, source="timm")
     with pytest.raises(InputError, match="give backbone"):
         import_checkpoint(weights, source="imagenet")

@@ -36,7 +36,9 @@ from atrous.importers import (
     xception,
 )
 from atrous.importers.convert import Converted, Report, Source, build, two_classes, without_other_aux
-from atrous.importers.files import Content, checked, read, unwrapped
+from atrous.importers.files import SEVERAL, Content, checked, of_torch, read
+from atrous.importers.names import indented
+from atrous.importers.wrappers import AROUND, beginnings, without_parallel
 from atrous.models import Model
 
 __all__ = ["SOURCES", "Report", "import_checkpoint"]
@@ -62,12 +64,16 @@ SOURCES: dict[str, Source] = {
 }
 
 
+DEEPEST = 8  # parts that all names of weights can have in front
+
+
 def import_checkpoint(
     path_or_state_dict: str | Path | Mapping[str, Tensor],
     source: str | None = None,
     *,
     num_classes: int | None = None,
     allow_missing: str | None = None,
+    weights: str | None = None,
     classes: Sequence[str] | str | Path | None = None,
     **options: Any,
 ) -> Model:
@@ -78,6 +84,8 @@ def import_checkpoint(
         source: a name of `SOURCES`. None: recognised by its content.
         num_classes: C. Another number than the file's gives the last layers new, random weights.
         allow_missing: "head" accepts a file that has the backbone alone.
+        weights: of a file that holds several sets of them, the name of the one to take, such as "model_ema"; None: the
+            network's own, not its moving average.
         classes: their names, or a file of them as a folder of pictures has: one a line, or a colour map. None: those
             that the weights' file tells, or that so many classes have most often.
         options: of the source, what weights alone cannot tell, such as output_stride; each defaults to its project's.
@@ -89,10 +97,14 @@ def import_checkpoint(
     number of `classes`, and where weights are missing or have another shape.
     """
     if isinstance(path_or_state_dict, Mapping):
-        content = checked(unwrapped("weights", path_or_state_dict))
+        content = checked(of_torch("weights", path_or_state_dict, weights))
     else:
-        content = read(path_or_state_dict)
-    name = recognise(content) if source is None else choose("source", source, SOURCES)
+        content = read(path_or_state_dict, weights)
+    if weights is not None and content.kind not in SEVERAL:
+        raise content.error(
+            f"a {content.kind} file holds one set of weights, and none by the name of {weights!r}"
+        )
+    name, content = recognise(content, source)
     converted = convert_content(content, name, **options)
     if classes is not None:
         converted = replace(converted, labels=_named(classes, num_classes or converted.config.num_classes))
@@ -125,13 +137,51 @@ def convert_content(content: Content, source: str, **options: Any) -> Converted:
         raise content.error(f"no checkpoint of {source} that can be used here ({error})") from None
 
 
-def recognise(content: Content) -> str:
-    """The source of a file; InputError where none fits, and for one that needs no import."""
+def recognise(content: Content, source: str | None = None) -> tuple[str, Content]:
+    """The source of a file, and its content without what its names of weights all, or those of one network, begin with.
+
+    source: None is found; one that is given is not doubted. InputError where none fits, and for one that needs no
+    import.
+    """
     if "atrous" in content.extras:
         raise content.error("a checkpoint of atrous already: give it (or hub:OWNER/NAME) as it is")
-    for name, source in SOURCES.items():
-        if source.recognise(content):
-            return name
+    sources = SOURCES if source is None else {choose("source", source, SOURCES): SOURCES[source]}
+    inner = content
+    for _ in range(DEEPEST):
+        found = _recognised(inner, sources)
+        parts = beginnings(inner.tensors)
+        if found is not None:
+            return found, inner
+        if len(parts) != 1 or parts[0] in inner.tensors:
+            break
+        inner = replace(inner, tensors=indented(parts[0], inner.tensors))
+    networks = _networks(inner, {name: s for name, s in sources.items() if not s.backbones})
+    if len(networks) > 1:
+        raise content.error(
+            f"holds several sets of weights, {', '.join(networks)}: say which with --weights NAME"
+        )
+    for part, (found, inside) in networks.items():
+        rest = {name: value for name, value in inner.tensors.items() if not name.startswith(f"{part}.")}
+        return found, replace(inner, tensors=inside | rest)
+    if source is not None:
+        return source, content
     some = ", ".join(list(content.tensors)[:3])
-    found = f"its weights are named {some}" if some else f"a {content.kind} file"
-    raise content.error(f"of no source that is known here ({', '.join(SOURCES)}): {found}")
+    what = f"its weights are named {some}" if some else f"a {content.kind} file"
+    raise content.error(f"of no source that is known here ({', '.join(SOURCES)}): {what}")
+
+
+def _recognised(content: Content, sources: Mapping[str, Source]) -> str | None:
+    return next((name for name, source in sources.items() if source.recognise(content)), None)
+
+
+def _networks(content: Content, sources: Mapping[str, Source]) -> dict[str, tuple[str, dict[str, Tensor]]]:
+    """What the names of a whole network begin with -> (its source, its weights). A common beginning goes before others,
+    such as a teacher's.
+    """
+    found = {}
+    for part in beginnings(content.tensors):
+        inside = without_parallel(indented(part, content.tensors))
+        name = _recognised(replace(content, tensors=inside), sources)
+        if name is not None:
+            found[part] = name, inside
+    return {part: network for part, network in found.items() if f"{part}." in AROUND} or found

@@ -37,12 +37,14 @@ class Source(NamedTuple):
     """A project whose checkpoints are known.
 
     what: one line. recognise: whether a file is of it. convert: (content, options) -> Converted; options are what the
-    weights alone cannot tell, such as output_stride, and default to the project's own.
+    weights alone cannot tell, such as output_stride, and default to the project's own. backbones: its files hold
+    backbones alone.
     """
 
     what: str
     recognise: Callable[[Content], bool]
     convert: Callable[..., Converted]
+    backbones: bool = False
 
 
 @dataclass
@@ -208,7 +210,11 @@ def build(
     if channels != config.in_channels:
         config = replace(config, in_channels=channels)
         model = build_model(config)
-    report = Report(source, content.path, config, left_out=found.left_out, notes=converted.notes)
+    report = Report(source, content.path, config, left_out=found.left_out, notes=list(converted.notes))
+    if content.others:
+        report.notes += [
+            f"further weights are in the file, not taken: {', '.join(content.others)}; --weights NAME takes them"
+        ]
     report.unused = [(name, tuple(content.tensors[name].shape)) for name in found.unknown]
     taken = _sort(report, found, model.state_dict(), converted.config.num_classes)
     missing = [m for m in report.missing if allow_missing is None or m[0].startswith("backbone.")]

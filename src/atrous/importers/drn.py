@@ -74,4 +74,4 @@ def convert(content: Content, model: str = "deeplab_v3plus") -> Converted:
     return backbone_only(content, model, architecture(weights), table, drn.OUTPUT_STRIDE, normalization)
 
 
-SOURCE = Source("fyu/drn: its classifiers and DRNSeg (backbone only)", recognise, convert)
+SOURCE = Source("fyu/drn: its classifiers and DRNSeg (backbone only)", recognise, convert, backbones=True)

@@ -18,7 +18,6 @@ import pickle
 import pickletools
 import re
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,18 +31,12 @@ from atrous.errors import InputError
 from atrous.importers.caffemodel import read_blobs
 from atrous.importers.pdparams import read_pdparams
 from atrous.importers.tensorflow_files import checkpoint_index, read_checkpoint, read_frozen_graph
+from atrous.importers.wrappers import named_alike, unwrapped
 
-# where training scripts put the weights; where there are two, a moving average (EMA) comes last
-WRAPPERS = (
-    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params",
-    "module", "state_dict_ema", "ema_state_dict", "model_ema", "ema",
-)  # fmt: skip
 # what save_pretrained of transformers and segmentation_models writes, and what it writes beside -> in extras
 PRETRAINED = ("model.safetensors", "pytorch_model.bin")
+SEVERAL = ("torch", "safetensors")  # kinds that can hold more than one set of weights
 BESIDE = {"config.json": "config", "preprocessor_config.json": "preprocessor"}
-# before the names: torch's DataParallel, torch.compile, and the attribute that a LightningModule gave its network
-AROUND = ("module.", "_orig_mod.", "model.", "net.", "network.")
-AVERAGE = ("ema", "model_ema", "avg", "averaged")  # what names of a moving average beside them begin with
 PROTOCOL_4 = frozenset(op.code.encode("latin1") for op in pickletools.opcodes if op.proto >= 4)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # how the names of weights end, in all projects; other tensors, such as counts and indices, may be of any kind
@@ -61,6 +54,11 @@ def _leave_out(*_: object) -> None:
     """Stands for a function or class that such a log names; it does nothing."""
 
 
+def _row(*_: object) -> list[Any]:
+    """Stands for collections.deque."""
+    return []
+
+
 def _dictionary(*_: object) -> dict[Any, Any]:
     """Stands for collections.defaultdict, without what it would fill gaps with."""
     return {}
@@ -75,11 +73,13 @@ HARMLESS: list[Any] = [
     np.ndarray,
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # numpy 1, numpy 2
     *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
+    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?SU"},
     # what mmengine's training log is made of: the name of its class, and getattr for its methods; neither is run
     (_LeftOut, "mmengine.logging.history_buffer.HistoryBuffer"),
     *((_leave_out, f"{b}.{name}") for b in BUILTINS for name in ("getattr", "list", "dict", "int", "float")),
     (_dictionary, "collections.defaultdict"),
+    (_row, "collections.deque"),
+    *((frozenset, f"{b}.frozenset") for b in BUILTINS),
     *(
         (_leave_out, f"pathlib.{pure}{system}Path")
         for pure in ("", "Pure")
@@ -94,26 +94,30 @@ class Content:
     """What a file holds.
 
     kind: see the top of this file. tensors: name -> tensor. extras: what lies beside them, such as the values of
-    config.json ("config") and preprocessor_config.json ("preprocessor"), or a training script's own.
+    config.json ("config") and preprocessor_config.json ("preprocessor"), or a training script's own. others: names of
+    further sets of the same weights, such as a moving average, which `read` takes instead when it is told to.
     """
 
     path: str
     kind: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
     extras: dict[str, Any] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
 
     def error(self, reason: str) -> InputError:
         return InputError(f"{self.path}: {reason}")
 
 
-def read(path: str | Path) -> Content:
+def read(path: str | Path, weights: str | None = None) -> Content:
     """Read a file, or a folder in the layout of transformers, whose file tells the same when it is named itself.
+
+    weights: which ones, where a file of `SEVERAL` holds more than one set (`wrappers.unwrapped`).
 
     Raises InputError where there is none, it is damaged, of no known kind, or a pickle that asks for more than data.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, weights)
     index = checkpoint_index(path)
     if index is not None:
         return checked(Content(str(path), "tensorflow", read_checkpoint(index)))
@@ -126,7 +130,7 @@ def read(path: str | Path) -> Content:
         raise InputError(f"{path}: an empty file")
     for kind, (fits, reader) in READERS.items():
         if fits(begin, path):
-            content = reader(path)
+            content = reader(path, weights) if kind in SEVERAL else reader(path)
             content.kind = kind
             if path.name in PRETRAINED:
                 content.extras |= _beside(path.parent)
@@ -134,7 +138,7 @@ def read(path: str | Path) -> Content:
     raise InputError(f"{path}: no file of weights that is known here ({', '.join(READERS)})")
 
 
-def read_torch(path: Path) -> Content:
+def read_torch(path: Path, weights: str | None = None) -> Content:
     """A file of torch.save: a state dict, or one wrapped in a training script's dictionary."""
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
@@ -144,7 +148,12 @@ def read_torch(path: Path) -> Content:
         raise InputError(f"{path}: {_refusal(str(error))}") from None
     except Exception as error:  # a damaged pickle can end in any of them
         raise InputError(f"{path}: not a readable file of torch.save ({_first_line(error)})") from None
-    return unwrapped(str(path), found)
+    return of_torch(str(path), found, weights)
+
+
+def of_torch(path: str, found: object, weights: str | None = None) -> Content:
+    """What a dictionary of torch's holds."""
+    return Content(path, "torch", *unwrapped(path, found, weights))
 
 
 def _refusal(said: str) -> str:
@@ -160,28 +169,6 @@ def _refusal(said: str) -> str:
             "write it again with torch.save(weights, path), which takes protocol 2"
         )
     return f"not a readable file of torch.save ({reason})"
-
-
-def unwrapped(path: str, found: object) -> Content:
-    """The weights in what torch.load gave: a state dict, or one in a training script's dictionary."""
-    extras: dict[str, Any] = {}
-    while isinstance(found, Mapping):
-        inner = next((w for w in WRAPPERS if isinstance(found.get(w), Mapping)), None)
-        if inner is None:
-            break
-        extras |= {str(key): value for key, value in found.items() if key != inner}
-        found = found[inner]
-    if not isinstance(found, Mapping):
-        raise InputError(f"{path}: holds no dictionary of weights but a {type(found).__name__}")
-    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
-    if not tensors:
-        some = [f"{str(key)[:60]} ({type(value).__name__})" for key, value in list(found.items())[:6]]
-        more = ", ..." if len(found) > len(some) else ""
-        raise InputError(
-            f"{path}: holds no dictionary of weights but one of {', '.join(some) or 'nothing'}{more}"
-        )
-    extras |= {str(key): value for key, value in found.items() if not isinstance(value, Tensor)}
-    return Content(path, "torch", without_parallel(tensors), extras)
 
 
 def checked(content: Content) -> Content:
@@ -204,7 +191,7 @@ def _not_floats(tensor: Tensor) -> str | None:
     return None if tensor.dtype in FLOATS else f"of {tensor.dtype}"
 
 
-def read_safetensors(path: Path) -> Content:
+def read_safetensors(path: Path, weights: str | None = None) -> Content:
     """A safetensors file; its header's words go to `extras`."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -212,27 +199,17 @@ def read_safetensors(path: Path) -> Content:
             extras = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({_first_line(error)})") from None
-    return Content(str(path), "safetensors", without_parallel(tensors), extras)
+    tensors, others = named_alike(str(path), tensors, weights)
+    return Content(str(path), "safetensors", tensors, extras, others)
 
 
-def without_parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what a wrapper put before most of them; the others, as a loss's or an average's, keep theirs."""
-    for _ in AROUND:
-        names = [name for name in tensors if not name.startswith(AVERAGE)]
-        prefix = next((p for p in AROUND if 2 * sum(n.startswith(p) for n in names) > len(names)), None)
-        if prefix is None:
-            break
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
-
-
-def _read_folder(path: Path) -> Content:
+def _read_folder(path: Path, weights: str | None) -> Content:
     """Weights in a folder: of transformers and segmentation_models, or of TensorFlow."""
     found = next((path / name for name in PRETRAINED if (path / name).is_file()), None)
     found = found or checkpoint_index(path) or next(iter(path.glob("frozen_inference_graph.pb")), None)
     if found is None:
         raise InputError(f"{path}: a folder without {', '.join(PRETRAINED)} or a TensorFlow checkpoint")
-    content = read(found)
+    content = read(found, weights)
     content.path = str(path)
     return content
 

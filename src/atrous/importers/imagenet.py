@@ -121,4 +121,4 @@ def convert(
     )
 
 
-SOURCE = Source("torchvision's classifiers, as backbones", recognise, convert)
+SOURCE = Source("torchvision's classifiers, as backbones", recognise, convert, backbones=True)

@@ -75,7 +75,7 @@ def initialise(
     if not Path(path).is_dir():  # a folder of another project is read with its config.json
         path = file
     content = read(path)
-    source = recognise(content)
+    source, content = recognise(content)
     converted = convert_content(content, source)
     result = Taken(str(path), source, converted.normalization, others=_others(converted.labels, labels))
     if content.kind == "tflite":

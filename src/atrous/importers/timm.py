@@ -142,4 +142,4 @@ def _said(content: Content) -> Normalization | None:
     return Normalization(mean, std)
 
 
-SOURCE = Source("timm's classifiers, as backbones", recognise, convert)
+SOURCE = Source("timm's classifiers, as backbones", recognise, convert, backbones=True)

@@ -44,4 +44,6 @@ def convert(
     return converted
 
 
-SOURCE = Source("the original Xception of Cadene and timm (backbone only)", recognise, convert)
+SOURCE = Source(
+    "the original Xception of Cadene and timm (backbone only)", recognise, convert, backbones=True
+)

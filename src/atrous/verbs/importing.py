@@ -19,6 +19,7 @@ def arguments(words: Sequence[str]) -> Parser:
         "file", help="file or folder of weights: torch, safetensors, TensorFlow, TFLite, Caffe, Paddle"
     )
     parser.add_argument("--source", help="project it is from (default: recognised)")
+    parser.add_argument("--weights", help="which of several sets of weights in the file, such as model_ema")
     parser.add_argument("--out", help="file to write (default: NAME.safetensors here)")
     parser.add_argument("--output_stride", type=int, help="default: the project's own")
     parser.add_argument("--num_classes", type=int, help="another number gives the last layer new weights")
@@ -40,6 +41,7 @@ def run(given: Namespace) -> None:
         options["output_stride"] = given.output_stride
     options |= {
         "source": given.source,
+        "weights": given.weights,
         "num_classes": given.num_classes,
         "allow_missing": given.allow_missing,
         "classes": given.classes,
