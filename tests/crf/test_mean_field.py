@@ -366,6 +366,10 @@ def test_bad_input(image: Any, p: Any, message: str) -> None:
         ({"bi_w": -4}, "bi_w: wanted a number >= 0"),
         ({"iter_max": -1}, "iter_max: wanted a whole number"),
         ({"iter_max": 2.5}, "iter_max: wanted a whole number"),
+        ({"pos_w": "3"}, "pos_w: wanted a number, got '3'"),
+        ({"pos_w": None}, "pos_w: wanted a number, got None"),
+        ({"bi_w": torch.ones(2)}, r"bi_w: wanted a number, got tensor\(\[1., 1.\]\)"),
+        ({"pos_xy_std": (3, 3)}, r"pos_xy_std: wanted a number, got \(3, 3\)"),
     ],
 )
 def test_bad_parameters(parameters: dict[str, Any], message: str) -> None:

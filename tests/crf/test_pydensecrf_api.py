@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from drawn import CASES, picture, probabilities
 
 from atrous.crf import pydensecrf_api as dcrf
@@ -100,6 +101,36 @@ def test_compat_of_every_rank_has_pydensecrfs_sign() -> None:
     assert np.allclose(results[0], results[2], atol=2e-4)
 
 
+@pytest.mark.parametrize("one", [np.array(3.0), torch.tensor(3.0), np.float32(3)])
+def test_a_deviation_may_be_an_array_without_axes(one: Any) -> None:
+    results = []
+    for sxy in (3, one):
+        crf = dcrf.DenseCRF2D(W, H, C)
+        crf.setUnaryEnergy(energies())
+        crf.addPairwiseGaussian(sxy, 3)
+        results.append(crf.inference(2))
+    assert np.array_equal(*results)
+
+
+def test_an_infinite_deviation_leaves_its_axis_out() -> None:
+    image, results = picture(H, W), []
+    infinite, zero = dcrf.DenseCRF2D(W, H, C), dcrf.DenseCRF(N, C)
+    infinite.addPairwiseBilateral(np.inf, 13, image, 4)
+    colours = image.reshape(N, 3).T.astype(np.float32) / np.float32(13)
+    zero.addPairwiseEnergy(np.concatenate([np.zeros((2, N), np.float32), colours]), 4)
+    for crf in (infinite, zero):
+        crf.setUnaryEnergy(energies())
+        results.append(crf.inference(2))
+    assert np.allclose(*results, atol=2e-4)
+
+
+def test_half_precision_is_mixed_as_pydensecrf_does() -> None:
+    """Scaled in float16, added in float64."""
+    sm = probabilities(C, H, W).astype(np.float16)
+    expected = -np.log((np.float16(0.9) * sm).astype(np.float64) + 0.1 / C).reshape(C, N)
+    assert np.abs(utils.unary_from_softmax(sm, scale=0.9) - expected).max() < 1e-6
+
+
 def test_utils() -> None:
     labels = np.array([[0, 1, 2, 3], [3, 2, 1, 0]])
     u, p, n = 1 / 3, 0.8, 0.1
@@ -161,7 +192,19 @@ def test_arrays_are_taken_as_they_are_at_the_call() -> None:
             r"labels: wanted values 0\.\.3, got 4\.\.4",
         ),
         (lambda d: utils.unary_from_labels(np.array([1]), 3, 1.0), "gt_prob: wanted"),
-        (lambda d: utils.create_pairwise_bilateral((1, 1), 0, picture(H, W), 2), "schan: wanted positive"),
+        (lambda d: utils.unary_from_labels(np.array([1.7]), 3, 0.5), "labels: wanted integers, got float64"),
+        (lambda d: utils.create_pairwise_bilateral((1, 1), 0, picture(H, W), 2), "schan: wanted one or 3"),
+        (
+            lambda d: utils.create_pairwise_bilateral((1, 1), (5, 5), picture(H, W), 2),
+            "schan: wanted one or 3",
+        ),
+        (lambda d: utils.create_pairwise_bilateral((1, 1), (5,), picture(H, W), 2), "schan: wanted one or 3"),
+        (lambda d: utils.create_pairwise_gaussian((1, -1), (H, W)), "sdims: wanted one or 2 positive"),
+        (lambda d: d.addPairwiseGaussian(None, 3), "sxy: wanted one or 2 positive numbers, got None"),
+        (lambda d: d.addPairwiseGaussian("33", 3), "sxy: wanted one or 2"),
+        (lambda d: d.addPairwiseGaussian(torch.ones(2, requires_grad=True), 3), "sxy: wanted one or 2"),
+        (lambda d: d.addPairwiseGaussian(3, 3, normalization=3.0), r"normalization: wanted .*, got 3\.0"),
+        (lambda d: d.setUnaryEnergy(torch.ones(C, N, requires_grad=True)), "u: wanted .* Use tensor.detach"),
     ],
 )
 def test_bad_input_is_a_value_error(call: Any, message: str) -> None:

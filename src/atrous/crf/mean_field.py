@@ -8,6 +8,7 @@ p: position in pixels; I: colour, RGB 0..255. Potts compatibility, kernels norma
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TypeVar, overload
 
 import numpy as np
@@ -46,10 +47,10 @@ class DenseCRF:
         if isinstance(iter_max, bool) or not isinstance(iter_max, int | np.integer) or iter_max < 0:
             raise InputError(f"iter_max: wanted a whole number >= 0, got {iter_max!r}")
         for name, std in (("pos_xy_std", pos_xy_std), ("bi_xy_std", bi_xy_std), ("bi_rgb_std", bi_rgb_std)):
-            if not 0 < float(std) < float("inf"):
+            if not 0 < _number(name, std) < float("inf"):
                 raise InputError(f"{name}: wanted a positive number, got {std}")
         for name, weight in (("pos_w", pos_w), ("bi_w", bi_w)):
-            if not 0 <= _number(weight) < float("inf"):
+            if not 0 <= _number(name, weight) < float("inf"):
                 raise InputError(f"{name}: wanted a number >= 0, got {weight}")
         self.iter_max = int(iter_max)
         self.pos_w, self.pos_xy_std = pos_w, float(pos_xy_std)
@@ -57,10 +58,7 @@ class DenseCRF:
 
     def __repr__(self) -> str:
         names = ("iter_max", "pos_w", "pos_xy_std", "bi_w", "bi_xy_std", "bi_rgb_std")
-        values = (_number(getattr(self, name)) for name in names)
-        return (
-            f"DenseCRF({', '.join(f'{name}={value:g}' for name, value in zip(names, values, strict=True))})"
-        )
+        return f"DenseCRF({', '.join(f'{name}={_number(name, getattr(self, name)):g}' for name in names)})"
 
     @overload
     def __call__(self, image: Array | Tensor, probabilities: Tensor) -> Tensor: ...
@@ -110,8 +108,13 @@ class DenseCRF:
         return result.view(unary.shape) if result.is_contiguous() else result.reshape(unary.shape)
 
 
-def _number(value: float | Tensor) -> float:
-    return float(value.detach() if isinstance(value, Tensor) else value)
+def _number(name: str, value: object) -> float:
+    """A real number, or that in a 0-d tensor or array, as a float; InputError for anything else."""
+    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, Real):
+        raise InputError(f"{name}: wanted a number, got {value!r}")
+    return float(value)
 
 
 def position_features(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atrous.crf.mean_field import bilateral_features, position_features, tile_order
 from atrous.crf.model import MeanField, Pairwise
+from atrous.crf.pydensecrf_api.deviations import deviations
 from atrous.errors import InputError
 
 Array = NDArray[Any]
@@ -101,12 +102,12 @@ class DenseCRF:
     def _add(self, features: Tensor, compat: float | Array, kernel: int, normalization: int) -> None:
         if kernel not in (CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL):
             raise InputError(f"kernel: wanted CONST_KERNEL, DIAG_KERNEL or FULL_KERNEL, got {kernel!r}")
-        if normalization not in range(len(_NORMALIZATIONS)):
+        if not isinstance(normalization, int | np.integer) or not 0 <= normalization < len(_NORMALIZATIONS):
             raise InputError(f"normalization: wanted one of the NORMALIZE_ constants, got {normalization!r}")
         if isinstance(compat, Number):
             mu = torch.tensor(compat, dtype=torch.float32)
         else:
-            mu = _float32("compat", np.asarray(compat))
+            mu = _float32("compat", compat)
             if mu.ndim not in (1, 2) or set(mu.shape) != {self._nlabels}:
                 need = f"a number, ({self._nlabels},) or ({self._nlabels}, {self._nlabels})"
                 raise InputError(f"compat: wanted {need}, got {tuple(mu.shape)}")
@@ -131,7 +132,7 @@ class DenseCRF2D(DenseCRF):
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
         """Add a kernel over position; sxy: deviation in pixels, one number or (x, y)."""
-        x, y = _positive("sxy", sxy, 2)
+        x, y = deviations("sxy", sxy, 2)
         self._add(position_features((self._h, self._w), (x, y)), compat, kernel, normalization)
 
     def addPairwiseBilateral(  # noqa: N802
@@ -144,8 +145,8 @@ class DenseCRF2D(DenseCRF):
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
         """Add a kernel over position and colour; srgb: deviation of colours 0..255; rgbim: (h, w, 3) uint8."""
-        x, y = _positive("sxy", sxy, 2)
-        r, g, b = _positive("srgb", srgb, 3)
+        x, y = deviations("sxy", sxy, 2)
+        r, g, b = deviations("srgb", srgb, 3)
         image = np.asarray(rgbim)
         if image.dtype != np.uint8 or image.shape != (self._h, self._w, 3):
             need = f"uint8 of {(self._h, self._w, 3)}"
@@ -155,16 +156,12 @@ class DenseCRF2D(DenseCRF):
         self._add(bilateral_features(pixels, (x, y), (r, g, b)), compat, kernel, normalization)
 
 
-def _float32(name: str, array: Array) -> Tensor:
+def _float32(name: str, array: Any) -> Tensor:
     """A copy of a float32 array, as a tensor; pydensecrf takes no other dtype, and its users rely on the error."""
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except (RuntimeError, TypeError, ValueError) as error:  # a tensor that requires gradients or is on a GPU
+        raise InputError(f"{name}: wanted a float32 array; {str(error).splitlines()[0]}") from None
     if array.dtype != np.float32:
         raise InputError(f"{name}: wanted a float32 array, got {array.dtype}")
     return torch.from_numpy(np.array(array, order="C"))
-
-
-def _positive(name: str, value: Any, count: int) -> tuple[float, ...]:
-    values: tuple[Any, ...] = (value,) * count if isinstance(value, Number) else tuple(value)
-    if len(values) != count or not all(0 < float(v) < float("inf") for v in values):
-        raise InputError(f"{name}: wanted one or {count} positive numbers, got {value!r}")
-    return tuple(float(v) for v in values)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from atrous.crf.pydensecrf_api.deviations import deviations
 from atrous.errors import InputError
 
 Array = NDArray[Any]
@@ -22,7 +23,10 @@ def unary_from_labels(labels: Array, n_labels: int, gt_prob: float, zero_unsure:
     """
     if not 0 < gt_prob < 1:
         raise InputError(f"gt_prob: wanted a number between 0 and 1, both excluded, got {gt_prob}")
-    rows = np.asarray(labels).reshape(-1).astype(np.int64) - int(zero_unsure)
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iub":
+        raise InputError(f"labels: wanted integers, got {labels.dtype}")
+    rows = labels.reshape(-1).astype(np.int64) - int(zero_unsure)
     lowest = -1 if zero_unsure else 0
     if rows.size and (rows.min() < lowest or rows.max() >= n_labels):
         first = int(zero_unsure)
@@ -45,7 +49,8 @@ def unary_from_softmax(sm: Array, scale: float | None = None, clip: float | None
     if scale is not None:
         if not 0 < scale <= 1:
             raise InputError(f"scale: wanted a number in (0, 1], got {scale}")
-        sm = scale * sm + (1 - scale) / len(sm)
+        mixed = np.result_type(sm, np.float32)  # a sum in float16 would be off by 1e-3
+        sm = (scale * sm).astype(mixed) + (1 - scale) / len(sm)
     if clip is not None:
         sm = np.clip(sm, clip, 1.0)
     return -np.log(sm).reshape(len(sm), -1).astype(np.float32)
@@ -64,13 +69,9 @@ def softmax_to_unary(sm: Array, GT_PROB: float = 1) -> Array:  # noqa: N803
 
 
 def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> Array:
-    """Position features (d, N) float32 of a grid of `shape`: each coordinate over its deviation in `sdims`."""
-    if len(sdims) != len(shape) or not all(s > 0 for s in sdims):
-        raise InputError(
-            f"sdims: wanted {len(shape)} positive numbers, one for each axis of {shape}, got {sdims}"
-        )
+    """Position features (d, N) float32 of a grid of `shape`. sdims: deviation of each axis, or one for all."""
     grid = np.indices(tuple(shape), dtype=np.float32).reshape(len(shape), -1)
-    return grid / np.asarray(sdims, np.float32)[:, None]
+    return grid / np.asarray(deviations("sdims", sdims, len(shape)), np.float32)[:, None]
 
 
 def create_pairwise_bilateral(
@@ -78,14 +79,12 @@ def create_pairwise_bilateral(
 ) -> Array:
     """Position and channel features (d + channels, N) float32 of a picture or volume.
 
-    sdims: deviation of each spatial axis. schan: of each channel, or one for all. chdim: the axis of `img` that holds
+    sdims: deviation of each spatial axis, schan: of each channel; or one for all. chdim: the axis of `img` that holds
     the channels; -1: there is none.
     """
     img = np.asarray(img)
     channels = img[np.newaxis] if chdim == -1 else np.moveaxis(img, chdim, 0)
-    deviations = np.broadcast_to(np.asarray(schan, np.float32), (len(channels),))
-    if not (deviations > 0).all():
-        raise InputError(f"schan: wanted positive numbers, got {schan}")
     position = create_pairwise_gaussian(sdims, channels.shape[1:])
-    values = channels.reshape(len(channels), -1).astype(np.float32) / deviations[:, None]
+    deviation = np.asarray(deviations("schan", schan, len(channels)), np.float32)
+    values = channels.reshape(len(channels), -1).astype(np.float32) / deviation[:, None]
     return np.concatenate([position, values])
