@@ -47,7 +47,8 @@ class Pairwise:
     compatibility: a number w or 0-d tensor, Potts: w [x_i != x_j]; a (C,) tensor, Potts with a weight per class;
         or a (C, C) tensor mu, the penalty of each pair of labels (row: the label at i; lower is more compatible).
     normalization: with D = diag(K 1), "symmetric" D^-1/2 K D^-1/2, "before" K D^-1, "after" D^-1 K, "none" K.
-    name: promises that terms of one name have the same features, so that their lattice can be kept.
+    name: promises that terms of one name have the same features, in models of one `order`, so that their lattice can
+        be kept.
     The tensors are kept, not copied, and the lattice is built when it is first needed: do not write into them.
     """
 
