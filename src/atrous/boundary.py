@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from atrous.errors import InputError
 from atrous.metrics import ConfusionMatrix
 
-BOUNDARY_SHARE = (
-    0.02  # of the picture's diagonal (Cheng et al. 2021 sec. 5); 0.005 in their Cityscapes scores
-)
+# of the picture's diagonal (Cheng et al. 2021 sec. 5); 0.005 in their Cityscapes scores
+BOUNDARY_SHARE = 0.02
 
 
 class BoundaryScores:

@@ -27,9 +27,8 @@ NO_LABEL = -1  # around the picture
 RIGHT, DOWN, LEFT, UP = range(4)
 STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # x, y of walking on in each direction
 LEFT_HAND = STEP[[UP, RIGHT, DOWN, LEFT]]
-START = np.array(
-    [(0, 0), (1, 0), (1, 1), (0, 1)]
-)  # corner of the pixel where its edge in each direction begins
+# corner of the pixel where its edge in each direction begins
+START = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
 
 
 @dataclass(frozen=True)

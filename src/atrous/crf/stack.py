@@ -57,11 +57,8 @@ class Layer:
             if again:
                 break
             before, self.after = _split(row_sum * alpha, normalization)
-            if normalization not in (
-                "before",
-                "symmetric",
-            ):  # else other weights reach the vertices: once more
-                break
+            if normalization in ("none", "after"):
+                break  # the others change the weights that reach the vertices: once more
         crew.run(kernels.splat_weights, m, self.start, self.point, before, splatted, self.weight)
         self.after *= alpha
         self.row_sum = float((row_sum * self.after).max())
