@@ -8,7 +8,8 @@ import torch
 
 from atrous.config import Normalization
 from atrous.errors import InputError
-from atrous.importers.start import backbone_weights
+from atrous.importers.files import Content
+from atrous.importers.mobile_deeplab import convert
 from atrous.importers.tflite import Graph
 from atrous.layers import SameConv2d
 from importers.files import mutations, write_file
@@ -81,7 +82,7 @@ def test_what_is_said_of_other_files(tmp_path: Path, small_file: Path) -> None:
     with pytest.raises(InputError, match=r"photo.tflite: not a FlatBuffers file"):
         Graph(tmp_path / "photo.tflite")
     with pytest.raises(InputError, match="0 means over the whole picture"):
-        backbone_weights(small_file)
+        convert(Content(str(small_file), "tflite"))
 
 
 @pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors")

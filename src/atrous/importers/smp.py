@@ -39,7 +39,6 @@ V3 = ("decoder.aspp", "decoder.conv", "decoder.bn")
 OLD_V3 = ("decoder.0", "decoder.1", "decoder.2")
 JOINED = "head.0.weight"  # PSPNet: the pyramid comes first there, the features first here
 OUTPUT_STRIDE = {"deeplab_v3": 8, "deeplab_v3plus": 16, "pspnet": 32}
-DROPOUT = {"deeplab_v3": 0.5, "deeplab_v3plus": 0.5, "pspnet": 0.2}
 DEPTH = {"deeplab_v3": 5, "deeplab_v3plus": 5, "pspnet": 3}
 RATES = (12, 24, 36)
 ENCODERS = {

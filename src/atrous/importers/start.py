@@ -19,24 +19,8 @@ from atrous.errors import InputError
 from atrous.importers.convert import Converted
 from atrous.importers.files import Content
 from atrous.importers.mobile_deeplab import convert
-from atrous.importers.names import indented
 
 PICTURES_AT_ONCE = 8  # the first layers of 64 pictures would take gigabytes
-
-
-def backbone_weights(path: str | Path, eps: float = 1e-5) -> dict[str, Tensor]:
-    """The state dict of the backbone in a TFLite file of an ImageNet classifier or a mobile DeepLab.
-
-    Convolutions de-quantised; each batch norm only adds the folded bias: running_mean 0, running_var 1 - eps,
-    weight 1. `eps`: that of the backbone's batch norms.
-
-    Raises InputError where the file is missing, damaged, or holds another network.
-    """
-    weights = indented("backbone", _read(path).renamed.weights)
-    for name in weights:
-        if name.endswith("running_var"):
-            weights[name] = torch.full_like(weights[name], 1 - eps)
-    return weights
 
 
 @torch.no_grad()

@@ -22,7 +22,6 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
 _FLOAT, _INT16, _INT32 = ir.FloatType(), ir.IntType(16), ir.IntType(32)
-_CONTRACT = ("contract", "nsz")
 
 # 2^f on [-1/2, 1/2] by its Taylor series, coefficients ln(2)^k / k!: relative error below 2e-7
 _LN2 = 0.6931471805599453

@@ -103,7 +103,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 def restore(run: Run, state: dict[str, Any]) -> None:
     """Put a freshly set up run where `state` was. InputError where the data is not what it was."""
     now = data_of(run)
-    for what, before in state["data"].items():  # older states have no names
+    for what, before in state["data"].items():
         if now[what] != before:
             found = "others" if what == "names" else f"{now[what]}, when the run was stopped {before}"
             raise InputError(

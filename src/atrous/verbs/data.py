@@ -53,7 +53,7 @@ def run(given: Namespace) -> None:
             **given.data_options,
         )
     terminal.say(report.render())
-    if report.problems:
+    if not report.ok:
         raise InputError(f"{given.data}: {len(report.problems)} problems would break training")
 
 
