@@ -23,8 +23,6 @@ from atrous.predict import Predictor
 from atrous.replacing import write_text
 from atrous.stream import ahead, buckets
 
-BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
-
 
 def evaluate(
     predictor: Predictor,
@@ -67,7 +65,7 @@ def evaluate(
             else:
                 yield loading.result()
 
-    for batch in buckets(readable(), lambda it: it.image.shape, batch_size, BATCHES_WAITING * batch_size):
+    for batch in buckets(readable(), lambda it: it.image.shape, batch_size):
         predictions = predictor.label_map(torch.stack([sample.image for sample in batch])).cpu().numpy()
         for sample, prediction in zip(batch, predictions, strict=True):
             truth = sample.mask.numpy()

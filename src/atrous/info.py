@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from atrous.backbones.base import picture_channels
 from atrous.models import Model
 from atrous.models.deeplab_v3 import ASPP, Cascade
 from atrous.models.deeplab_v3plus import Decoder
@@ -72,7 +73,7 @@ def describe(model: Model, size: tuple[int, int] = (513, 513)) -> ModelInfo:
     Counted in evaluation mode: auxiliary heads belong to `parameters`, but nothing runs through them.
     """
     model = _on_meta(model)
-    picture = torch.empty(1, _picture_channels(model), *size, device="meta")
+    picture = torch.empty(1, picture_channels(model), *size, device="meta")
     parts: dict[str, Part] = {}
     with torch.no_grad(), _Trace(picture) as trace:
         for name, module in _boxes(model):
@@ -135,10 +136,6 @@ def _on_meta(model: Model) -> Model:
         for t in tensors
     }
     return copy.deepcopy(model, memo).eval()
-
-
-def _picture_channels(model: nn.Module) -> int:
-    return next(m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
 
 
 def _boxes(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -259,6 +259,14 @@ class MapMean(nn.Module):
         return map_mean(x)
 
 
+def classifier(in_channels: int, num_classes: int, kernel: int = 1, rate: int = 1) -> nn.Conv2d:
+    """The convolution to the class scores, from N(0, 0.01) as in the authors' code (DeepLab v1 sec. 5)."""
+    conv = nn.Conv2d(in_channels, num_classes, kernel, padding=rate * (kernel // 2), dilation=rate)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
 def region_means(x: Tensor, bins: int) -> Tensor:
     """Means over bins x bins regions that cover the map (PSPNet sec. 3.2): (N, C, h, w) to (N, C, bins, bins).
 

@@ -33,8 +33,6 @@ from atrous.results import (
 )
 from atrous.stream import ahead, buckets
 
-BATCHES_WAITING = 4  # pictures that wait for others of their size, in batches
-
 
 class Loaded(NamedTuple):
     name: str
@@ -112,7 +110,7 @@ def segment_files(
                 yield loading.result()
 
     def segmented() -> Iterator[tuple[Loaded, Segmentation]]:
-        for batch in buckets(readable(), lambda it: it.image.shape, batch_size, BATCHES_WAITING * batch_size):
+        for batch in buckets(readable(), lambda it: it.image.shape, batch_size):
             results = predictor.predict_batch([loaded.image for loaded in batch], outputs.need_probabilities)
             yield from zip(batch, results, strict=True)
 

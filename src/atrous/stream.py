@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+BATCHES_WAITING = 4  # items that wait for others of their size, in batches
 POLITE = 10  # of 19 steps of niceness
 
 Given = TypeVar("Given")
@@ -49,13 +50,14 @@ def _done(pair: tuple[Given, Future[Made]]) -> tuple[Given, Future[Made]]:
 
 
 def buckets(
-    items: Iterable[Given], size: Callable[[Given], Hashable], batch_size: int, limit: int
+    items: Iterable[Given], size: Callable[[Given], Hashable], batch_size: int, limit: int | None = None
 ) -> Iterator[list[Given]]:
     """Lists of items of one size, `batch_size` long where there are so many, each item in one of them.
 
-    At most `limit` items wait for others of their size: then those go whose first has waited longest. The order
-    follows from the sizes alone.
+    At most `limit` items (by default four batches) wait for others of their size: then those go whose first has
+    waited longest. The order follows from the sizes alone.
     """
+    limit = BATCHES_WAITING * batch_size if limit is None else limit
     waiting: dict[Hashable, list[Given]] = {}
     count = 0
     for item in items:

@@ -76,6 +76,11 @@ def block_rates(plan: Dilated, blocks: int, dilate_from: DilateFrom = "second") 
     return [first] + [rest] * (blocks - 1)
 
 
+def picture_channels(network: nn.Module) -> int:
+    """Channels of the picture that a network takes: those of its first convolution."""
+    return next(module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d))
+
+
 def run_stages(layers: Iterable[nn.Module], ends: Container[int], x: Tensor) -> list[Tensor]:
     """Run layers in a row; returned: what those numbered in `ends` gave."""
     stages = []

@@ -323,3 +323,4 @@ resnet34 = partial(ResNet, BasicBlock, (3, 4, 6, 3))
 resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))
 resnet101 = partial(ResNet, Bottleneck, (3, 4, 23, 3))
 resnet152 = partial(ResNet, Bottleneck, (3, 8, 36, 3))
+BOTTLENECK_RESNETS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # by the units of conv4_x

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from atrous.backbones.resnet import BOTTLENECK_RESNETS
 from atrous.config import ModelConfig
 from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.drn import architecture
@@ -31,7 +32,6 @@ HEAD: Table = {
 for _i in range(4):
     HEAD[f"aspp.aspp{_i + 1}.atrous_conv"] = f"aspp.branches.{_i}.0"
     HEAD[f"aspp.aspp{_i + 1}.bn"] = f"aspp.branches.{_i}.1"
-RESNET_DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
 OPTIONS = {"align_corners": True, "dropout": 0.5}
 MOBILENET = {"dilate_from": "next", "pad_input": True}
 XCEPTION = {
@@ -93,9 +93,9 @@ def find_backbone(weights: Mapping[str, Tensor]) -> tuple[str, Table, dict[str, 
     if "layer0.0.weight" in weights:
         return architecture(weights), {"": ""}, {}
     units = len({name.split(".")[1] for name in weights if name.startswith("layer3.")})
-    if units not in RESNET_DEPTHS:
-        raise ValueError(f"a ResNet with {units} units in layer3 is not among {RESNET_DEPTHS}")
-    return RESNET_DEPTHS[units], {"": ""}, {"dilate_from": "first", "multi_grid": (1, 2, 4)}
+    if units not in BOTTLENECK_RESNETS:
+        raise ValueError(f"a ResNet with {units} units in layer3 is not among {BOTTLENECK_RESNETS}")
+    return BOTTLENECK_RESNETS[units], {"": ""}, {"dilate_from": "first", "multi_grid": (1, 2, 4)}
 
 
 def convert(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
+from atrous.backbones.resnet import BOTTLENECK_RESNETS
 from atrous.config import ModelConfig, Normalization
 from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.files import Content
@@ -23,7 +24,6 @@ from atrous.models.deeplab_v3 import aspp_rates
 MEAN_RGB = (122.675, 116.669, 104.008)
 NORMALIZATION = Normalization(tuple(m / 255 for m in MEAN_RGB), (1 / 255,) * 3)
 RESNET = {"stride_on_first_1x1": True, "ceil_mode": True, "dilate_from": "first"}
-DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # blocks of layer4
 V2_RATES = (6, 12, 18, 24)
 MULTI_GRID = (1, 2, 4)
 WRAPPED = "base"  # MSC's name for the model in it
@@ -51,8 +51,8 @@ def convert(
     wrapped = any(name.startswith(f"{WRAPPED}.") for name in content.tensors)
     weights = indented(WRAPPED, content.tensors) if wrapped else dict(content.tensors)
     units = sum(bool(re.fullmatch(r"layer4\.block\d+\.reduce\.conv\.weight", name)) for name in weights)
-    if units not in DEPTHS:
-        raise content.error(f"a ResNet with {units} blocks in layer4 is not among {DEPTHS}")
+    if units not in BOTTLENECK_RESNETS:
+        raise content.error(f"a ResNet with {units} blocks in layer4 is not among {BOTTLENECK_RESNETS}")
     options: dict[str, Any] = {"msc": wrapped if msc is None else msc}
     branches = sum(bool(re.fullmatch(r"aspp\.c\d+\.weight", name)) for name in weights)
     if "fc.weight" in weights:
@@ -76,7 +76,7 @@ def convert(
     weights[first] = weights[first].flip(1)  # BGR to RGB
     classes = len(weights[last])
     stride = output_stride or (8 if model == "deeplab_v2" else 16)
-    config = ModelConfig(model, DEPTHS[units], classes, stride, options=RESNET | options)
+    config = ModelConfig(model, BOTTLENECK_RESNETS[units], classes, stride, options=RESNET | options)
     renamed = rename(weights, table | _resnet(units))
     prefix = f"{WRAPPED}." if wrapped else ""
     renamed.origin = {ours: prefix + theirs for ours, theirs in renamed.origin.items()}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from atrous.backbones.mobilenet_v2 import BLOCKS
+from atrous.backbones.resnet import BOTTLENECK_RESNETS
 from atrous.config import ModelConfig, Protocol
 from atrous.data.labels import Labels, voc_palette
 from atrous.importers.convert import Converted, Source, assumed, numbers_of
@@ -40,7 +41,6 @@ from atrous.importers.names import Table, rename
 from atrous.layers import scale_rates
 from atrous.models.deeplab_v3 import aspp_rates
 
-DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
 STEM = {0: "conv1.0", 1: "conv1.1", 3: "conv1.3", 4: "conv1.4", 6: "conv1.6", 7: "bn1"}
 HEAD = "decode_head"
 AUX = "auxiliary_head"
@@ -137,15 +137,17 @@ def _backbone(
         len({name.split(".")[2] for name in weights if name.startswith(f"backbone.layer{i}.")})
         for i in range(1, 5)
     ]
-    if units[2] not in DEPTHS or "backbone.layer1.0.conv3.weight" not in weights:
-        raise content.error(f"its backbone is not among {', '.join(DEPTHS.values())}, mobilenet_v2")
+    if units[2] not in BOTTLENECK_RESNETS or "backbone.layer1.0.conv3.weight" not in weights:
+        raise content.error(
+            f"its backbone is not among {', '.join(BOTTLENECK_RESNETS.values())}, mobilenet_v2"
+        )
     stride, options = resnet_rates(content, said or RESNETS.get(output_stride or 8, RESNETS[8]), units)
     options["deep_stem"] = False
     table: Table = {"backbone": "backbone"}
     if "backbone.stem.0.weight" in weights:
         options["deep_stem"] = tuple(len(weights[f"backbone.stem.{i}.weight"]) for i in (0, 3, 6))
         table |= {f"backbone.stem.{i}": f"backbone.{ours}" for i, ours in STEM.items()}
-    return DEPTHS[units[2]], table, stride, options
+    return BOTTLENECK_RESNETS[units[2]], table, stride, options
 
 
 def _take_epsilon(weights: dict[str, Tensor], where: str, eps: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from atrous.backbones.resnet import BOTTLENECK_RESNETS
 from atrous.config import ModelConfig, Protocol
 from atrous.importers.convert import Converted, Source, assumed, numbers_of
 from atrous.importers.files import Content
@@ -16,7 +17,6 @@ from atrous.importers.label_names import labels_for
 from atrous.importers.names import Table, rename
 
 STEM = ("conv1.0", "conv1.1", "", "conv1.3", "conv1.4", "", "conv1.6", "bn1")  # layer0, its ReLUs counted
-DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
 BINS = (1, 2, 3, 6)
 OPTIONS: dict[str, Any] = {"align_corners": True, "deep_stem": True, "dilate_from": "first"}
 # by the number of classes: Cityscapes, Pascal VOC, ADE20K
@@ -37,8 +37,8 @@ def convert(
     """output_stride: 8, as there. bins: its PSPNet's, (1, 2, 3, 6)."""
     weights = content.tensors
     units = len({name.split(".")[1] for name in weights if name.startswith("layer3.")})
-    if units not in DEPTHS:
-        raise content.error(f"a ResNet with {units} units in layer3 is not among {DEPTHS}")
+    if units not in BOTTLENECK_RESNETS:
+        raise content.error(f"a ResNet with {units} units in layer3 is not among {BOTTLENECK_RESNETS}")
     table: Table = {f"layer{i}": f"backbone.layer{i}" for i in range(1, 5)}
     table |= {f"layer0.{i}": f"backbone.{ours}" for i, ours in enumerate(STEM) if ours}
     for level in range(len(BINS)):
@@ -51,6 +51,8 @@ def convert(
         "bins": numbers_of(content, "bins", bins, BINS),
     }
     config = ModelConfig("pspnet", DEPTHS[units], classes, output_stride or 8, options=options)
+    options = OPTIONS | {"aux": "aux.4.weight" in weights}
+    config = ModelConfig("pspnet", BOTTLENECK_RESNETS[units], classes, output_stride or 8, options=options)
     return Converted(
         config,
         rename(weights, table),

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from atrous.backbones.resnet import BOTTLENECK_RESNETS
 from atrous.config import ModelConfig
 from atrous.data.labels import VOC
 from atrous.errors import InputError
@@ -32,7 +33,6 @@ HEAD: Table = {
 OPTIONS: dict[str, Any] = {"extra_conv": True, "dropout": 0.5, "atrous_rates": (12, 24, 36)}
 RESNET: dict[str, Any] = {"multi_grid": (1,), "dilate_from": "second"}
 MOBILENET: dict[str, Any] = {"aux_stage": 2, "stage_features": "first"}
-RESNET_DEPTHS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # units in layer3
 
 
 def recognise(content: Content) -> bool:
@@ -47,13 +47,13 @@ def table(weights: Mapping[str, Tensor]) -> Table:
 
 def fitting(config: ModelConfig) -> tuple[ModelConfig, Table]:
     """The model there that is nearest to one of ours, in our options, and its names -> ours."""
-    backbones = (*RESNET_DEPTHS.values(), "mobilenet_v3_large")
+    backbones = (*BOTTLENECK_RESNETS.values(), "mobilenet_v3_large")
     if config.name != "deeplab_v3" or config.backbone not in backbones:
         raise InputError(
             f"{config.name} on {config.backbone} has no place in torchvision: "
             f"it has deeplab_v3 on {', '.join(backbones)}"
         )
-    resnet = config.backbone in RESNET_DEPTHS.values()
+    resnet = config.backbone in BOTTLENECK_RESNETS.values()
     stride, options = (8, RESNET) if resnet else (16, MOBILENET)
     aux = {"aux": config.options.get("aux", False)}
     wanted = ModelConfig(
@@ -70,9 +70,9 @@ def convert(
     aux = any(name.startswith("aux_classifier.") for name in weights)
     units = len({name.split(".")[2] for name in weights if name.startswith("backbone.layer3.")})
     if units:
-        backbone = RESNET_DEPTHS.get(units)
+        backbone = BOTTLENECK_RESNETS.get(units)
         if backbone is None:
-            raise content.error(f"a ResNet with {units} units in layer3 is not among {RESNET_DEPTHS}")
+            raise content.error(f"a ResNet with {units} units in layer3 is not among {BOTTLENECK_RESNETS}")
         stride = output_stride or 8
         options = RESNET | {"aux": aux}
     else:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atrous.backbones.resnet import BOTTLENECK_RESNETS
 from atrous.config import ModelConfig
 from atrous.importers import torchvision
 from atrous.importers.convert import Converted, Source, assumed, numbers_of
@@ -73,9 +74,9 @@ def find_backbone(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
     if "backbone.conv3.pointwise.weight" in weights:
         return "legacy_xception", XCEPTION
     units = len({name.split(".")[2] for name in weights if name.startswith("backbone.layer3.")})
-    if units not in torchvision.RESNET_DEPTHS:
-        raise ValueError(f"a ResNet with {units} units in layer3 is not among {torchvision.RESNET_DEPTHS}")
-    return torchvision.RESNET_DEPTHS[units], RESNET
+    if units not in BOTTLENECK_RESNETS:
+        raise ValueError(f"a ResNet with {units} units in layer3 is not among {BOTTLENECK_RESNETS}")
+    return BOTTLENECK_RESNETS[units], RESNET
 
 
 def convert(

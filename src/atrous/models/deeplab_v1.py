@@ -27,11 +27,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from atrous.backbones.base import Backbone
+from atrous.backbones.base import Backbone, picture_channels
 from atrous.config import ModelConfig
 from atrous.crf import CRFHead
 from atrous.errors import InputError
-from atrous.layers import resize, scale_rates
+from atrous.layers import classifier, resize, scale_rates
 
 MULTI_SCALE_CHANNELS = 128  # sec. 4.3
 
@@ -54,7 +54,7 @@ def fully_connected(
             fc7=nn.Conv2d(channels, channels, 1),
             relu7=nn.ReLU(inplace=True),
             drop7=nn.Dropout(0.5),
-            fc8=_scores(channels, num_classes),
+            fc8=classifier(channels, num_classes),
         )
     )
 
@@ -69,17 +69,9 @@ def scale_branch(in_channels: int, num_classes: int, stride: int) -> nn.Sequenti
             conv2=nn.Conv2d(MULTI_SCALE_CHANNELS, MULTI_SCALE_CHANNELS, 1),
             relu2=nn.ReLU(inplace=True),
             drop2=nn.Dropout(0.5),
-            fc8=_scores(MULTI_SCALE_CHANNELS, num_classes),
+            fc8=classifier(MULTI_SCALE_CHANNELS, num_classes),
         )
     )
-
-
-def _scores(in_channels: int, num_classes: int) -> nn.Conv2d:
-    """The last 1x1 convolution, from N(0, 0.01) (sec. 5)."""
-    conv = nn.Conv2d(in_channels, num_classes, 1)
-    nn.init.normal_(conv.weight, std=0.01)
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    return conv
 
 
 class DeepLabV1(nn.Module):
@@ -116,7 +108,7 @@ class DeepLabV1(nn.Module):
         self.backbone = backbone
         self.head = fully_connected(backbone.channels[-1], num_classes, rate, fc6_kernel, fc_channels)
         # the image itself, then every stage but the last: VGG's pool1 .. pool4
-        channels = (_picture_channels(backbone), *backbone.channels[:-1])
+        channels = (picture_channels(backbone), *backbone.channels[:-1])
         strides = (1, *backbone.strides[:-1])
         self.scale_branches = nn.ModuleList(
             scale_branch(c, num_classes, backbone.output_stride // stride)
@@ -153,8 +145,3 @@ class DeepLabV1(nn.Module):
         last = [p for name, p in self.named_parameters() if ".fc8." in name]
         rest = [p for name, p in self.named_parameters() if ".fc8." not in name]
         return [(rest, 1.0), (last, 10.0)]
-
-
-def _picture_channels(backbone: Backbone) -> int:
-    """Channels of the picture that a backbone takes: those of its first convolution."""
-    return next(module.in_channels for module in backbone.modules() if isinstance(module, nn.Conv2d))

@@ -35,7 +35,7 @@ from atrous.backbones.vgg import VGG
 from atrous.config import ModelConfig
 from atrous.crf import CRFHead
 from atrous.errors import choose
-from atrous.layers import SCALES, max_over_scales, resize, scale_rates
+from atrous.layers import SCALES, classifier, max_over_scales, resize, scale_rates
 
 # at output stride 8 (sec. 4.1.2)
 HEADS: dict[str, tuple[int, ...]] = {
@@ -45,12 +45,9 @@ HEADS: dict[str, tuple[int, ...]] = {
 }
 
 
-def score_conv(in_channels: int, num_classes: int, rate: int, kernel: int = 3) -> nn.Conv2d:
-    """An atrous convolution straight to the scores, from N(0, 0.01) (authors' prototxt)."""
-    conv = nn.Conv2d(in_channels, num_classes, kernel, padding=rate * (kernel // 2), dilation=rate)
-    nn.init.normal_(conv.weight, std=0.01)
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    return conv
+def score_conv(in_channels: int, num_classes: int, rate: int) -> nn.Conv2d:
+    """One branch on a ResNet: an atrous 3x3 convolution straight to the scores."""
+    return classifier(in_channels, num_classes, 3, rate)
 
 
 def fc_branch(in_channels: int, num_classes: int, rate: int) -> nn.Sequential:
@@ -63,7 +60,7 @@ def fc_branch(in_channels: int, num_classes: int, rate: int) -> nn.Sequential:
             fc7=nn.Conv2d(1024, 1024, 1),
             relu7=nn.ReLU(inplace=True),
             drop7=nn.Dropout(0.5),
-            fc8=score_conv(1024, num_classes, 1, kernel=1),
+            fc8=classifier(1024, num_classes),
         )
     )
 

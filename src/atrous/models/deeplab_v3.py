@@ -37,6 +37,7 @@ from atrous.layers import (
     SCALES,
     AlignCorners,
     MapMean,
+    classifier,
     conv_bn_act,
     dilate,
     layout,
@@ -144,14 +145,6 @@ class Cascade(nn.Sequential):
             )
         )
         self.out_channels = backbone.channels[-1]
-
-
-def classifier(in_channels: int, num_classes: int) -> nn.Conv2d:
-    """The 1x1 convolution to the class scores, from N(0, 0.01) as in the authors' code."""
-    conv = nn.Conv2d(in_channels, num_classes, 1)
-    nn.init.normal_(conv.weight, std=0.01)
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-    return conv
 
 
 class DeepLabV3(nn.Module):

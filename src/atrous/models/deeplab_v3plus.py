@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from atrous.backbones.base import Backbone
 from atrous.config import ModelConfig
-from atrous.layers import SCALES, AlignCorners, conv_bn_act, max_over_scales, resize
-from atrous.models.deeplab_v3 import ASPP, Separable, aspp_rates, choose_conv, classifier, fcn_head
+from atrous.layers import SCALES, AlignCorners, classifier, conv_bn_act, max_over_scales, resize
+from atrous.models.deeplab_v3 import ASPP, Separable, aspp_rates, choose_conv, fcn_head
 
 LOW_LEVEL_STRIDE = 4  # sec. 3.1
 LOW_LEVEL_CHANNELS = 48  # sec. 4.1, tab. 1

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from atrous.boundary import BOUNDARY_SHARE
 from atrous.data.base import Sample, SegmentationDataset
 from atrous.evaluation import evaluate
 from atrous.info import describe
@@ -23,7 +24,6 @@ from atrous.models import Model
 from atrous.predict import Predictor
 
 TRIMAP = (1, 2, 5, 10, 20, 40)  # pixels; v1 sec. 5, v2 sec. 4.1 and v3+ sec. 4.4 look at 1 to 40
-BOUNDARY_SHARE = 0.02  # of the diagonal, `boundary.BOUNDARY_SHARE`
 SMALL = 240  # pixels of the longer side of a small copy
 TIMED = 5  # calls
 
