@@ -147,9 +147,8 @@ def trace(around: NDArray[np.int64], confidence: NDArray[np.floating[Any]] | Non
     if confidence is not None:
         np.cumsum(confidence, axis=1, out=sums[:, 1:])
     corner = np.stack([x, y], axis=1) + START[direction]
-    upright = np.select(
-        [direction == DOWN, direction == UP], [1, -1], 0
-    )  # right sides of runs, and left sides
+    # right sides of runs, and left sides
+    upright = np.select([direction == DOWN, direction == UP], [1, -1], 0)
     return [
         Ring(
             int(own[y[ring[0]], x[ring[0]]]),

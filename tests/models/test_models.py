@@ -177,9 +177,8 @@ def test_align_corners_is_the_final_resize() -> None:
     picture = torch.randn(1, 3, 65, 65)
     with torch.inference_mode():
         out, full = model.scores(picture)["out"], model(picture)
-    torch.testing.assert_close(
-        full[..., ::4, ::4], out, atol=1e-6, rtol=1e-5
-    )  # 65 = 4 * 16 + 1: corners meet
+    # 65 = 4 * 16 + 1: corners meet
+    torch.testing.assert_close(full[..., ::4, ::4], out, atol=1e-6, rtol=1e-5)
 
 
 def test_classifiers_start_small() -> None:

@@ -220,10 +220,8 @@ class ResNet(Backbone):
         super().__init__()
         self.stride_at = choose("stride_at", stride_at, ("first", "last"))
         plan = dilate(STRIDES if stride_at == "first" else STRIDES_AT_LAST, output_stride)
-        self.multi_grid, self.dilate_from = (
-            tuple(multi_grid),
-            dilate_from,
-        )  # the cascade of DeepLab v3 repeats them
+        # the cascade of DeepLab v3 repeats them
+        self.multi_grid, self.dilate_from = tuple(multi_grid), dilate_from
         self.conv1, stem_channels = _stem(in_channels, plan[0].stride, deep_stem)
         self.bn1 = BatchNorm2d(stem_channels)
         self.relu = nn.ReLU(inplace=True)

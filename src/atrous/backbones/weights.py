@@ -203,9 +203,8 @@ def _fit(backbone: Backbone, weights: dict[str, Tensor], source: str, name: str)
         raise InputError(
             f"the weights in {source} do not fit {name or 'the backbone'}: {'; '.join(problems)}"
         )
-    backbone.load_state_dict(
-        weights, strict=False
-    )  # strict but for num_batches_tracked, which old files lack
+    # strict but for num_batches_tracked, which old files lack
+    backbone.load_state_dict(weights, strict=False)
 
 
 def adapt_input(weight: Tensor, in_channels: int) -> Tensor:

@@ -15,9 +15,8 @@ PROBABILITY_FLOOR = 1e-5  # the papers' released code clips probabilities here b
 def unary_from_probabilities(probabilities: Tensor, clip: float = PROBABILITY_FLOOR) -> Tensor:
     """Return -log(clip(P, `clip`, 1)); shape and dtype stay. Differentiable."""
     clipped = probabilities.clamp(min=clip, max=1.0)
-    return (
-        -clipped.log() if clipped.requires_grad else clipped.log_().neg_()
-    )  # in place: these arrays are large
+    # in place: these arrays are large
+    return -clipped.log() if clipped.requires_grad else clipped.log_().neg_()
 
 
 def unary_from_logits(logits: Tensor, dim: int = 0) -> Tensor:

@@ -148,9 +148,8 @@ def number_classes(found: Annotations) -> tuple[list[str], dict[str, int], list[
         elif label.lower() in IGNORED_NAMES:
             ignored.append(label)
         else:
-            name = (
-                " ".join(re.sub("[,:]", " ", label).split()) or "class"
-            )  # , and : would make it a colour map
+            # with , or : the file would be a colour map
+            name = " ".join(re.sub("[,:]", " ", label).split()) or "class"
             while name in names:
                 name += "'"
             numbers[label] = len(names)

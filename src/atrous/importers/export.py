@@ -80,7 +80,6 @@ def _settings(config: ModelConfig) -> dict[str, Any]:
     unseen = {"dropout"} | ({"dilate_from"} if config.output_stride == 32 else set())
     if not options.get("aux", False):
         unseen |= {"aux_stage", "aux_channels"}
-        unseen |= (
-            {"stage_features"} if config.name == "deeplab_v3" else set()
-        )  # which reads the last map alone
+        # v3 reads the last map alone
+        unseen |= {"stage_features"} if config.name == "deeplab_v3" else set()
     return {key: value for key, value in options.items() if key not in unseen}

@@ -46,9 +46,8 @@ def _convolutions_of_norms(model: nn.Module) -> dict[_BatchNorm, nn.Conv2d]:
 
     def note_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         conv, _, version = produced.get(id(inputs[0]), (None, None, None))
-        read.append(
-            (module, conv if inputs[0]._version == version else None)
-        )  # no ReLU went over it in place
+        # no ReLU went over it in place
+        read.append((module, conv if inputs[0]._version == version else None))
 
     hooks = []
     for module in model.modules():
