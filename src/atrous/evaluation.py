@@ -49,7 +49,7 @@ def evaluate(
     `boundary.BoundaryScores`. each: called with every sample and its prediction (H, W).
     """
     check_value("predictor", predictor, Predictor)
-    if not isinstance(dataset, SegmentationDataset):
+    if not hasattr(dataset, "labels"):
         raise InputError(f"dataset={dataset!r}: wanted what atrous.open_dataset(path, split) returns")
     check_same_classes(predictor.metadata, dataset.labels)
     names = dataset.labels.names

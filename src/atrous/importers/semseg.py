@@ -50,7 +50,7 @@ def convert(
         "aux": "aux.4.weight" in weights,
         "bins": numbers_of(content, "bins", bins, BINS),
     }
-    config = ModelConfig("pspnet", DEPTHS[units], classes, output_stride or 8, options=options)
+    config = ModelConfig("pspnet", BOTTLENECK_RESNETS[units], classes, output_stride or 8, options=options)
     options = OPTIONS | {"aux": "aux.4.weight" in weights}
     config = ModelConfig("pspnet", BOTTLENECK_RESNETS[units], classes, output_stride or 8, options=options)
     return Converted(
