@@ -8,6 +8,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from atrous import processes
 from atrous import train as training
 from atrous.checkpoint import load, metadata_of
 from atrous.config import Recipe, read_recipe
@@ -95,10 +98,14 @@ def one_of_two(rank: int, port: int, recipe: Recipe, file: Path) -> None:
     file.write_text(json.dumps(vars(noted(recipe))))
 
 
-def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
+    port = free_port()
     two = [
         PROCESSES.Process(
             target=one_of_two, args=(rank, port, recipe(tmp_path / "two"), tmp_path / f"{rank}.json")
@@ -119,6 +126,44 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
     truth = np.sum(notes[0]["confusion"], axis=1)
     assert truth.tolist() == np.sum(one.confusion, axis=1).tolist()
     assert truth.sum() == 5 * 48 * 48
+
+
+def of_two(rank: int, port: int) -> dict[str, str]:
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+
+
+def slow_second(port: int, ready: Any, seconds: float) -> None:
+    os.environ |= of_two(1, port)
+    ready.set()
+    with processes.together():
+        time.sleep(seconds)
+        assert processes.collect(["slow"]) == ["quick", "slow"]
+
+
+def test_the_slowest_is_waited_for_longer_than_for_all_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, ready = free_port(), PROCESSES.Event()
+    second = PROCESSES.Process(target=slow_second, args=(port, ready, 5.0))
+    second.start()
+    assert ready.wait(60)
+    for name, value in of_two(0, port).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "GATHERING", timedelta(seconds=4))
+    with processes.together():
+        assert processes.collect(["quick"]) == ["quick", "slow"]
+    second.join()
+    assert second.exitcode == 0
+
+
+def test_what_started_the_processes_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a port where nobody answers, as a killed torchrun leaves it."""
+    for name, value in of_two(1, free_port()).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "GATHERING", timedelta(seconds=1))
+    with (
+        pytest.raises(InputError, match=r"process 1 of 2 is alone.*timed out after 1000ms"),
+        processes.together(),
+    ):
+        pass
 
 
 FABRIC = str(Path(sys.executable).with_name("fabric"))

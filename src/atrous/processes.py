@@ -13,6 +13,9 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from atrous.errors import InputError
+
+GATHERING = timedelta(minutes=10)  # for all to begin: each has read its network by then
 PATIENCE = timedelta(days=30)  # a process that has finished waits for the slowest
 
 
@@ -35,11 +38,21 @@ def device(name: str) -> str:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Within, `add_up` and `collect` work; a single process needs nothing for that."""
+    """Within, `add_up` and `collect` work; a single process needs nothing for that.
+
+    Raises InputError where what started the processes is gone, or some do not come.
+    """
     if count() == 1:
         yield
         return
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        store, number, of = next(dist.rendezvous("env://", timeout=GATHERING))
+        dist.init_process_group("gloo", store=store, rank=number, world_size=of, timeout=PATIENCE)
+    except dist.DistError as error:
+        why = str(error).splitlines()[0]
+        raise InputError(
+            f"process {rank()} of {count()} is alone, without the others or torchrun ({why})"
+        ) from None
     try:
         yield
     finally:
