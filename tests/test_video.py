@@ -53,7 +53,12 @@ def drawn(number: int, height: int, width: int) -> np.ndarray:
 
 
 def write(
-    path: Path, size: tuple[int, int] = (48, 64), frames: int = 7, sound: str | None = None, turned: int = 0
+    path: Path,
+    size: tuple[int, int] = (48, 64),
+    frames: int = 7,
+    sound: str | None = None,
+    layout: str = "mono",
+    turned: int = 0,
 ) -> list[int]:
     """A video in 4:4:4, so of any size; returns the times of its frames, of which the last comes late."""
     av = pytest.importorskip("av")
@@ -65,7 +70,7 @@ def write(
         stream.codec_context.time_base = Fraction(1, 15360)
         if turned:
             stream.set_display_rotation(turned)
-        track = container.add_stream(sound, rate=8000, layout="mono") if sound else None
+        track = container.add_stream(sound, rate=8000, layout=layout) if sound else None
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(drawn(number, *size), format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 15360)
@@ -74,9 +79,8 @@ def write(
         if track:
             tone = (np.sin(np.arange(4096) / 5) * 8000).astype(np.int16)
             for start in range(0, 4096, 1024):
-                samples = av.AudioFrame.from_ndarray(
-                    tone[None, start : start + 1024], format="s16", layout="mono"
-                )
+                part = np.repeat(tone[None, start : start + 1024], 2 if layout == "stereo" else 1, axis=1)
+                samples = av.AudioFrame.from_ndarray(part, format="s16", layout=layout)
                 samples.sample_rate, samples.pts = 8000, start
                 container.mux(track.encode(samples))
             container.mux(track.encode(None))
@@ -151,6 +155,16 @@ def test_sound_that_the_new_file_cannot_hold_is_left_out(
             assert copied == []
             (note,) = result.notes
             assert note == f"{source}: the sound ({sound}) cannot be copied into a {ending}: left out"
+
+
+def test_sound_that_is_refused_at_the_end(predictor: Predictor, tmp_path: Path) -> None:
+    """Matroska does not say where the channels are, which MP4 wants of PCM, and says when all is written."""
+    write(tmp_path / "a.mkv", frames=60, sound="pcm_s16le", layout="stereo")
+    result = segment_video(predictor, tmp_path / "a.mkv", tmp_path / "b.mp4")
+    assert result.notes == [
+        f"{tmp_path / 'a.mkv'}: the sound (pcm_s16le) cannot be copied into a .mp4: left out"
+    ]
+    assert len(read(tmp_path / "b.mp4")[0]) == 60
 
 
 @pytest.mark.parametrize("turned", [90, -90, 180])

@@ -131,7 +131,7 @@ class _Source:
         if self.sound is not None and not self.sound.sample_rate:  # no piece of it came before the file's end
             self.notes.append(f"{path}: the sound is announced and not there: left out")
             self.sound = None
-        if self.sound is not None and not _holds(av, out.format.name, self.sound):
+        if self.sound is not None and not _holds(av, out.format.name, path):
             sound, ending = self.sound.codec_context.name, Path(out.name).suffix
             self.notes.append(f"{path}: the sound ({sound}) cannot be copied into a {ending}: left out")
             self.sound = None
@@ -178,12 +178,16 @@ class _Source:
         self.heard.clear()
 
 
-def _holds(av: Any, kind: str, sound: Any) -> bool:
-    """Whether a file of this kind may have such sound; some kinds say it only when they write their head."""
+def _holds(av: Any, kind: str, path: Path) -> bool:
+    """Whether a file of this kind may have this sound; some say it only when they write their head or their end."""
     try:
-        with av.open(BytesIO(), "w", format=kind) as trial:
-            trial.add_stream_from_template(sound)
-            trial.start_encoding()
+        with open_video(av, path) as source, av.open(BytesIO(), "w", format=kind) as trial:
+            copy = trial.add_stream_from_template(source.streams.audio[0])
+            for packet in source.demux(audio=0):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    trial.mux(packet)
+                    break
     except (av.FFmpegError, ValueError):
         return False
     return True
