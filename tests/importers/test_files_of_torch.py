@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import zipfile
 from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -123,6 +124,22 @@ def test_what_is_wrong_is_said_in_one_line(
     with pytest.raises(InputError, match=message) as refused:
         read(tmp_path / "w.pth")
     assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_file_that_holds_a_program_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "script.pt")
+    with zipfile.ZipFile(tmp_path / "exported.pt2", "w") as archive:
+        for name in (
+            "models/model.json",
+            "archive_format",
+            "data/weights/weight_0",
+        ):  # as torch.export.save names them
+            archive.writestr(f"exported/{name}", "x")
+    for file, kind in (("script.pt", "TorchScript"), ("exported.pt2", r"a file of torch\.export")):
+        message = rf"{file}: {kind}, which is a program: save its weights, torch\.save\(model\.state_dict\(\), FILE\)$"
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / file)
 
 
 NO_FLOATS: dict[str, Callable[[Tensor], Tensor]] = {

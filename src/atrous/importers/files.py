@@ -18,6 +18,7 @@ import pickle
 import pickletools
 import re
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ PRETRAINED = ("model.safetensors", "pytorch_model.bin")
 SEVERAL = ("torch", "safetensors")  # kinds that can hold more than one set of weights
 BESIDE = {"config.json": "config", "preprocessor_config.json": "preprocessor"}
 PROTOCOL_4 = frozenset(op.code.encode("latin1") for op in pickletools.opcodes if op.proto >= 4)
+PROGRAMS = {
+    "constants.pkl": "TorchScript",
+    "models/model.json": "a file of torch.export",
+}  # by a name in the archive
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # how the names of weights end, in all projects; other tensors, such as counts and indices, may be of any kind
 WEIGHT = re.compile(r"(weights?|bias(es)?|mean|var(iance)?|gamma|beta)$")
@@ -140,6 +145,11 @@ def read(path: str | Path, weights: str | None = None) -> Content:
 
 def read_torch(path: Path, weights: str | None = None) -> Content:
     """A file of torch.save: a state dict, or one wrapped in a training script's dictionary."""
+    program = _program(path)
+    if program is not None:
+        raise InputError(
+            f"{path}: {program}, which is a program: save its weights, torch.save(model.state_dict(), FILE)"
+        )
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a strange protocol
@@ -154,6 +164,16 @@ def read_torch(path: Path, weights: str | None = None) -> Content:
 def of_torch(path: str, found: object, weights: str | None = None) -> Content:
     """What a dictionary of torch's holds."""
     return Content(path, "torch", *unwrapped(path, found, weights))
+
+
+def _program(path: Path) -> str | None:
+    """What a file is that holds code beside weights, by the names in its archive; None for one of torch.save."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except Exception:  # a damaged archive, or none: torch.load says so
+        return None
+    return next((what for name, what in PROGRAMS.items() if name in names), None)
 
 
 def _refusal(said: str) -> str:
