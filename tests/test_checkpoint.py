@@ -194,6 +194,11 @@ def test_files_that_are_no_checkpoint(scene_checkpoint: Path, tmp_path: Path) ->
         with pytest.raises(InputError, match=message) as error:
             load(path)
         assert str(path) in str(error.value)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "tv.pth")
+    with pytest.raises(
+        InputError, match=r"tv\.pth: no checkpoint that atrous wrote; a checkpoint of another project"
+    ):
+        load(tmp_path / "tv.pth")
     header = scene_checkpoint.read_bytes().replace(b'\\"num_classes\\": 9', b'\\"num_classes\\": 8')
     mixed.write_bytes(header)
     with pytest.raises(InputError, match="do not fit together"):

@@ -201,7 +201,11 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}){FOREIGN}") from None
+        safetensors = path.suffix == ".safetensors"
+        found = (
+            f"not a readable safetensors file ({error})" if safetensors else "no checkpoint that atrous wrote"
+        )
+        raise InputError(f"{path}: {found}{FOREIGN}") from None
 
 
 def _about(path: Path, file: Any) -> tuple[ModelConfig, Metadata]:
