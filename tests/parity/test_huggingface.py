@@ -72,6 +72,26 @@ def test_a_folder_tells_the_rest(tmp_path: Path) -> None:
     assert (alone.config, alone.metadata) == (model.config, model.metadata)
 
 
+def test_weights_that_are_spread_over_files(tmp_path: Path) -> None:
+    save_folder(tmp_path, "huggingface_width_0.5", output_stride=16, depth_multiplier=0.5)
+    expected: Any = import_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    weights = read_table("huggingface_width_0.5")[0]
+    names = list(weights)
+    spread = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
+    for file in set(spread.values()):
+        save_file({name: weights[name] for name in names if spread[name] == file}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": spread}), encoding="utf-8")
+    model: Any = import_checkpoint(tmp_path)
+    assert (model.config, model.report.missing) == (expected.config, [])
+    assert all(value.equal(expected.state_dict()[name]) for name, value in model.state_dict().items())
+    for bad in ({}, {"a": "../x.safetensors"}, {"a": 3, "b": "/etc/passwd"}, [1]):
+        index.write_text(json.dumps({"weight_map": bad}), encoding="utf-8")
+        with pytest.raises(InputError, match="its weight_map names no files beside it"):
+            import_checkpoint(tmp_path)
+
+
 def test_21_classes_without_names_are_vocs() -> None:
     model: Any = import_checkpoint(read_table("huggingface_os8")[0], num_classes=21)
     assert model.metadata.labels != VOC  # 3 of its own, the 21 are new

@@ -226,11 +226,28 @@ def read_safetensors(path: Path, weights: str | None = None) -> Content:
 def _read_folder(path: Path, weights: str | None) -> Content:
     """Weights in a folder: of transformers and segmentation_models, or of TensorFlow."""
     found = next((path / name for name in PRETRAINED if (path / name).is_file()), None)
+    index = next((path / f"{n}.index.json" for n in PRETRAINED if (path / f"{n}.index.json").is_file()), None)
+    if found is None and index is not None:
+        return _read_shards(index, weights)
     found = found or checkpoint_index(path) or next(iter(path.glob("frozen_inference_graph.pb")), None)
     if found is None:
         raise InputError(f"{path}: a folder without {', '.join(PRETRAINED)} or a TensorFlow checkpoint")
     content = read(found, weights)
     content.path = str(path)
+    return content
+
+
+def _read_shards(index: Path, weights: str | None) -> Content:
+    """The files beside an index that transformers spread a model's weights over."""
+    spread = _read_json(index).get("weight_map")
+    files = sorted({str(file) for file in spread.values()}) if isinstance(spread, dict) else []
+    if not files or any(Path(file).name != file for file in files):
+        raise InputError(f"{index}: its weight_map names no files beside it")
+    content, *more = (read(index.parent / file, weights) for file in files)
+    for part in more:
+        content.tensors |= part.tensors
+    content.path = str(index.parent)
+    content.extras |= _beside(index.parent)
     return content
 
 
