@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from make_smp import CASES
 from safetensors.torch import save_file
@@ -66,6 +67,43 @@ def test_a_folder_says_what_weights_do_not(tmp_path: Path) -> None:
     assert import_checkpoint(tmp_path / "model.safetensors").config == model.config
     assert import_checkpoint(tmp_path, output_stride=16).config.output_stride == 16
     assert model(torch.zeros(1, 3, 65, 97)).shape == (1, 3, 65, 97)  # its own takes multiples of 8 alone
+
+
+def test_the_epsilon_of_a_decoders_norm(tmp_path: Path) -> None:
+    """The variances in the file are smaller by what its epsilon is larger: the logits are those of the table."""
+    weights, pairs, step = read_table("smp_psp_resnet18")
+    for name in weights:
+        if name.startswith("decoder.") and name.endswith("running_var"):
+            weights[name] = weights[name] - (1e-2 - 1e-5)
+    save_file(weights, tmp_path / "model.safetensors")
+    for eps, right in ((1e-2, True), (1e-5, False)):
+        norm = {"type": "batchnorm", "eps": eps}
+        said = {"encoder_name": "resnet18", "decoder_use_norm": norm, "upsampling": 8 if right else 4}
+        (tmp_path / "config.json").write_text(json.dumps(said), encoding="utf-8")
+        model: Any = import_checkpoint(tmp_path)
+        assert (largest_difference(model, pairs, step) <= 1e-4) == right
+        assert ["its upsampling 4 gives" in note for note in model.report.notes] == [True] * (not right)
+    for norm in ({"type": "layernorm"}, {"type": "batchnorm", "eps": 7}, False):  # type: ignore[assignment]
+        said = {"encoder_name": "resnet18", "decoder_use_norm": norm}
+        (tmp_path / "config.json").write_text(json.dumps(said), encoding="utf-8")
+        with pytest.raises(InputError, match="its decoder_use_norm is"):
+            import_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("width", "depth"), [(128, 3), (512, 5)])
+def test_how_deep_timms_encoder_is_read(width: int, depth: int) -> None:
+    """As the decoder's first weights tell: their input has the channels of the encoder's last stage."""
+    network = timm.create_model("resnet18", features_only=True, out_indices=range(depth))
+    shapes = {f"encoder.model.{name}": tuple(w.shape) for name, w in network.state_dict().items()}
+    for name, weight in read_table("smp_psp_resnet18")[0].items():
+        if name.startswith("decoder.psp."):  # there 128 channels are read, and each level has a quarter
+            shapes[name] = tuple({128: width, 32: width // 4}.get(n, n) for n in weight.shape)
+    channels = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (512,))
+    shapes |= {f"decoder.conv.1.{name}": shape for name, shape in channels.items()}
+    shapes |= {"decoder.conv.0.weight": (512, 2 * width, 1, 1)}
+    shapes |= {"segmentation_head.0.weight": (3, 512, 3, 3), "segmentation_head.0.bias": (3,)}
+    model = import_checkpoint(draw_weights(shapes), encoder="tu-resnet18")
+    assert model.config.options.get("encoder_depth", 5) == depth
 
 
 def test_a_timm_encoders_earlier_name(tmp_path: Path) -> None:

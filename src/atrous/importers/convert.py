@@ -93,6 +93,7 @@ class Report:
 
 
 HEAD = "head"
+EPS = 1e-5  # of a batch norm, torch's own
 CLASSES = 21  # where the file has no classifier: create_model's own number
 
 
@@ -117,6 +118,13 @@ def assumed(config: ModelConfig, **given: Any) -> list[str]:
     values = {name: taken[name] for name, value in given.items() if value is None and name in taken}
     said = [f"{name} {' '.join(map(str, v)) if isinstance(v, tuple) else v}" for name, v in values.items()]
     return [f"{', '.join(said)}: the project's own, the file does not say"] if said else []
+
+
+def take_epsilon(weights: dict[str, Tensor], where: str, eps: float) -> None:
+    """Another epsilon of a part's batch norms than torch's goes into their variances: var + eps stays what it is."""
+    for name, value in weights.items():
+        if eps != EPS and name.startswith(f"{where}.") and name.endswith(".running_var"):
+            weights[name] = value + (eps - EPS)
 
 
 def backbone_only(

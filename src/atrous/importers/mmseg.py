@@ -14,17 +14,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from atrous.backbones.mobilenet_v2 import BLOCKS
 from atrous.backbones.resnet import BOTTLENECK_RESNETS
 from atrous.config import ModelConfig, Protocol
 from atrous.data.labels import Labels, voc_palette
-from atrous.importers.convert import Converted, Source, assumed, numbers_of
+from atrous.importers.convert import Converted, Source, assumed, numbers_of, take_epsilon
 from atrous.importers.files import Content
 from atrous.importers.label_names import labels_for
 from atrous.importers.mmseg_settings import (
-    EPS,
     HEAD_SETTINGS,
     RESNETS,
     Settings,
@@ -109,7 +107,7 @@ def convert(
         project = f"{HEAD}.bottleneck.conv.weight"  # its input: image pooling, then the others
         weights[project] = torch.cat([weights[project][:, channels:], weights[project][:, :channels]], dim=1)
     for name, said in (("backbone", of_backbone), (HEAD, head), (AUX, part(settings, "model", AUX))):
-        _take_epsilon(weights, name, epsilon(content, said))
+        take_epsilon(weights, name, epsilon(content, said))
     first = next(name for name in FIRST if name in weights)
     pixels, bgr = normalization(content, settings, weights[first].shape[1])
     if bgr:
@@ -148,13 +146,6 @@ def _backbone(
         options["deep_stem"] = tuple(len(weights[f"backbone.stem.{i}.weight"]) for i in (0, 3, 6))
         table |= {f"backbone.stem.{i}": f"backbone.{ours}" for i, ours in STEM.items()}
     return BOTTLENECK_RESNETS[units[2]], table, stride, options
-
-
-def _take_epsilon(weights: dict[str, Tensor], where: str, eps: float) -> None:
-    """Another epsilon of a part's batch norms than ours goes into their variances: var + eps stays what it is."""
-    for name, value in weights.items():
-        if eps != EPS and name.startswith(f"{where}.") and name.endswith(".running_var"):
-            weights[name] = value + (eps - EPS)
 
 
 def _conv(theirs: str, ours: str) -> Table:

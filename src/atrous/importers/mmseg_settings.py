@@ -13,6 +13,7 @@ from atrous.backbones.mobilenet_v2 import BLOCKS
 from atrous.backbones.resnet import STRIDES
 from atrous.config import Normalization
 from atrous.errors import InputError
+from atrous.importers.convert import EPS
 from atrous.importers.files import Content
 from atrous.layers import Dilated, dilate
 
@@ -40,7 +41,6 @@ NORMS = ("BN", "BN2d", "SyncBN", "MMSyncBN")
 ORDER: tuple[DilateFrom, ...] = ("second", "first", "next")
 ORDER_WITH_GRID: tuple[DilateFrom, ...] = ("next", "second", "first")
 RGB = 3  # channels
-EPS = 1e-5  # torch's, which they have where they say none
 
 
 def read_settings(content: Content) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from atrous.backbones import create_backbone
 from atrous.config import ModelConfig
 from atrous.errors import InputError
 from atrous.importers import xception
-from atrous.importers.convert import Converted, Source, assumed, numbers_of
+from atrous.importers.convert import EPS, Converted, Source, assumed, numbers_of, take_epsilon
 from atrous.importers.files import Content
 from atrous.importers.imagenet import damaged_backbone, known_backbone
 from atrous.importers.names import Renamed, Table, indented, rename
@@ -144,7 +144,7 @@ def convert(
     """
     said = content.extras.get("config")
     said = said if isinstance(said, dict) else {}
-    weights = content.tensors
+    weights = dict(content.tensors)
     first = _first(weights)
     if first is None:
         raise content.error(
@@ -171,8 +171,7 @@ def convert(
 
     if name == "pspnet":
         separable, channels = False, len(weights["decoder.conv.0.weight"])
-        if "decoder.conv.1.running_var" not in weights:
-            raise content.error("its decoder_use_norm is not batch norm, which alone is known here")
+        take_epsilon(weights, "decoder", _epsilon(content, said, weights))
     else:
         separable = first.replace("convs.0.0.", "convs.1.0.0.") in weights
         channels = len(weights[first])
@@ -196,6 +195,11 @@ def convert(
     notes = []
     if name != "pspnet":  # its encoder is not dilated, and its bins are always the same
         notes = assumed(config, output_stride=output_stride, atrous_rates=atrous_rates)
+    factor = {"deeplab_v3": config.output_stride, "deeplab_v3plus": 4, "pspnet": 2**depth}[name]
+    if said.get("upsampling") not in (None, factor):
+        notes.append(
+            f"its upsampling {said['upsampling']} gives scores of another size than the picture; here they have it"
+        )
     return Converted(config, turn_joined(found), normalization, notes=notes)
 
 
@@ -264,13 +268,26 @@ def _backbone(content: Content, encoder: str, name: str) -> str:
 
 
 def _depth(backbone: str, channels: int) -> int | None:
-    """encoder_depth: the deepest stage that has as many channels as the decoder reads."""
-    if backbone.startswith("timm:"):
-        return None
+    """encoder_depth: the deepest stage that has as many channels as the decoder reads.
+
+    Where timm's network begins with a stride of 4, there is an empty stage before its own.
+    """
     options = {"last_conv": True} if backbone == "mobilenet_v2" else {}
     with torch.device("meta"):
         stages = create_backbone(backbone, output_stride=32, **options).channels
-    return max((i for i, c in enumerate(stages, 1) if c == channels), default=None)
+    return max((i for i, c in enumerate(stages, 1 + 5 - len(stages)) if c == channels), default=None)
+
+
+def _epsilon(content: Content, said: Mapping[str, Any], weights: Mapping[str, Tensor]) -> float:
+    """That of the decoder's batch norms."""
+    norm = said.get("decoder_use_norm", True)
+    norm = norm if isinstance(norm, dict) else {"type": norm}
+    eps = norm.get("eps", EPS)
+    if norm.get("type") not in (True, "batchnorm") or "decoder.conv.1.running_var" not in weights:
+        raise content.error("its decoder_use_norm is not batch norm, which alone is known here")
+    if not isinstance(eps, float) or not 0 < eps < 1:
+        raise content.error(f"the eps of its decoder_use_norm is {eps!r}, not between 0 and 1")
+    return eps
 
 
 def _whole(content: Content, what: str, value: Any, allowed: Sequence[int]) -> int:
