@@ -51,6 +51,14 @@ def test_a_checkpoint_as_its_main_writes_it(tmp_path: Any) -> None:
     assert model.report.unused == model.report.missing == model.report.left_out == []
 
 
+def test_a_separable_v3_is_refused_with_its_head() -> None:
+    """Not with the advice to leave the trained head out."""
+    weights = read_table("vainf_deeplabv3_mobilenet_os16")[0]
+    body = {"classifier.classifier.0.convs.1.0.body.0.weight": torch.zeros(320, 1, 3, 3)}
+    with pytest.raises(InputError, match="its DeepLab v3 with --separable_conv is not known here"):
+        import_checkpoint(weights | body)
+
+
 def test_an_hrnet_is_recognised_and_refused() -> None:
     weights, _, _ = read_table("vainf_deeplabv3plus_mobilenet_os16")
     head = {name: value for name, value in weights.items() if name.startswith("classifier.")}

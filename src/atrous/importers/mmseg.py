@@ -10,6 +10,7 @@ https://github.com/open-mmlab/mmsegmentation
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ STEM = {0: "conv1.0", 1: "conv1.1", 3: "conv1.3", 4: "conv1.4", 6: "conv1.6", 7:
 HEAD = "decode_head"
 AUX = "auxiliary_head"
 FIRST = ("backbone.conv1.weight", "backbone.stem.0.weight", "backbone.conv1.conv.weight")
+BACKBONES = ("ResNet", "ResNetV1c", "MobileNetV2")
 THRESHOLD = 0.3  # its heads' own, of one class with a sigmoid
 RATES = (1, 12, 24, 36)  # what its classes have where its settings say nothing
 BINS = (1, 2, 3, 6)
@@ -128,6 +130,9 @@ def _backbone(
 ) -> tuple[str, Table, int, dict[str, Any]]:
     """(our name, names, output stride, options). said: its settings; {}: the project's at `output_stride`."""
     weights = content.tensors
+    kind = said.get("type", BACKBONES[0])
+    if kind not in BACKBONES:
+        raise content.error(f"its backbone is {reprlib.repr(kind)}; {', '.join(BACKBONES)} can be built here")
     if "backbone.layer1.0.conv.0.conv.weight" in weights:
         stride = mobilenet_stride(content, said) if said else output_stride or 8
         return "mobilenet_v2", _mobilenet(), stride, {"dilate_from": "only_first"}

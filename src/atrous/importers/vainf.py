@@ -85,6 +85,8 @@ def convert(
     """output_stride: 16, as its main.py, or 8. atrous_rates: (6, 12, 18) at 16, doubled at 8."""
     weights = content.tensors
     backbone, options = find_backbone(weights)
+    if "classifier.classifier.0.convs.1.0.body.0.weight" in weights:
+        raise content.error("its DeepLab v3 with --separable_conv is not known here; v3+ with it is")
     if "classifier.classifier.4.weight" in weights:
         model, last, table = "deeplab_v3", "classifier.classifier.4.weight", V3
         options = options | {"extra_conv": True}
