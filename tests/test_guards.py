@@ -280,6 +280,21 @@ def test_a_loading_process_that_dies(pictures: Path, tmp_path: Path) -> None:
     assert kept["progress"]["iteration"] >= 1
 
 
+def test_numbers_that_can_hardly_be_classes_are_told_at_the_start(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (pictures / "masks").iterdir():
+        with Image.open(path) as picture:
+            mask = np.asarray(picture) * 38
+        Image.fromarray(mask).save(path)
+    settings: dict[str, Any] = {"data": str(pictures), "data_options": {}, "iterations": 1}
+    with TrainingDisplay() as display:
+        training.train(recipe(tmp_path / "run", **settings), display)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("warning: only 2 of the numbers 0 to 38 are in the masks") == 1
+    assert "--data_options.values '{38: 1}'" in said
+
+
 def test_a_measurement_before_the_first_row_of_the_log_has_no_loss(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -129,6 +129,8 @@ class TrainingDisplay(Bar):
         id_maps = dict.fromkeys(data.describe() for data in (run.train_data, run.val_data))
         for id_map in id_maps:  # one, unless the two parts are numbered differently
             say(id_map)
+        for doubt in dict.fromkeys(data.doubt for data in (run.train_data, run.val_data) if data.doubt):
+            say(f"warning: {doubt}")
         if run.taken:
             say(str(run.taken))
         say(

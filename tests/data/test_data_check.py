@@ -166,6 +166,31 @@ def test_black_and_white_masks_are_told_from_void(tmp_path: Path, file: str, tex
     assert report.ok and report.splits["train"].pixels.tolist() == [120, 40]
 
 
+def test_numbers_that_are_no_classes(tmp_path: Path) -> None:
+    """One warning that says how to number them, and none for each of the others; done so, there is none."""
+    for number, value in enumerate((38, 75, 113)):
+        write(tmp_path, "train", str(number), halves(0, value), np.full((8, 10, 3), number, np.uint8))
+        write(tmp_path, "val", str(number), halves(255, value), np.full((8, 10, 3), 9 + number, np.uint8))
+    (warning,) = check_dataset(tmp_path).warnings
+    assert warning.startswith("only 4 of the numbers 0 to 113 are in the masks") and "classes.txt" in warning
+    assert warning.endswith("--data_options.values '{38: 1, 75: 2, 113: 3}'")
+    again = check_dataset(tmp_path, values={38: 1, 75: 2, 113: 3})
+    assert again.labels is not None and len(again.labels) == 4 and again.warnings == [] and again.ok
+    (tmp_path / "classes.txt").write_text("".join(f"name {number}\n" for number in range(114)))
+    assert len(check_dataset(tmp_path).warnings) == 110
+
+
+def test_soft_edges_of_black_and_white(tmp_path: Path) -> None:
+    for split, shift in (("train", 0), ("val", 3)):
+        mask = np.zeros((60, 60), np.uint8)
+        mask[:, 30:] = 255
+        mask[20:30, 8:48] = np.arange(20, 220, 5)
+        write(tmp_path, split, "a", mask, np.full((60, 60, 3), shift, np.uint8))
+    (warning,) = check_dataset(tmp_path).warnings
+    assert "soft edges: nearly all pixels are 0 and 255, the others have 40 values between" in warning
+    assert warning.endswith("--data_options.values '{255: 1}'")
+
+
 def test_what_cannot_be_opened_is_a_problem(tmp_path: Path) -> None:
     report = check_dataset(tmp_path / "none")
     assert len(report.problems) == 1 and "no such folder" in report.problems[0]

@@ -48,8 +48,9 @@ class SegmentationDataset(Dataset[Sample]):
     pairs: the files. labels: what the mask values mean. split: "train", "val", ...
     colours: the colour map for RGB masks. values: {value in the files: class or ignore_index}, for files that
     number their classes otherwise; values not named stay, or are an error where the table is `closed`. note: a
-    word on how the masks were understood, for `describe`. transform: called with (image, mask), returns both.
-    unpaired: files left out because their partner is missing, one line each.
+    word on how the masks were understood, for `describe`. doubt: why that may be wrong, and what to say then; "" as a
+    rule. transform: called with (image, mask), returns both. unpaired: files left out because their partner is missing,
+    one line each.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class SegmentationDataset(Dataset[Sample]):
         values: Mapping[int, int] | None = None,
         closed: bool = False,
         note: str = "",
+        doubt: str = "",
         transform: Transform | None = None,
         unpaired: Sequence[str] = (),
     ) -> None:
@@ -72,6 +74,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.values = dict(values or {})
         self.closed = closed
         self.note = note
+        self.doubt = doubt
         self.transform = transform
         self.unpaired = list(unpaired)
 

@@ -105,7 +105,8 @@ def check_dataset(
     Problems: a split that cannot be opened, lone files, unreadable or cut off files, masks of another size,
     values outside the classes, palettes that show the colour map's colours under other numbers, a split in which no
     pixel has a label, a picture of train with the same pixels in another split. Warnings: classes never shown in
-    train, pictures in no part, others that are there twice, masks that are void throughout, masks of two kinds.
+    train, pictures in no part, others that are there twice, masks that are void throughout, masks of two kinds,
+    classes counted from masks of which most have no pixel.
     """
     report = CheckReport(str(path))
     datasets: dict[str, SegmentationDataset] = {}
@@ -133,6 +134,8 @@ def check_dataset(
         report.id_maps[split] = dataset.describe()
         for line in dataset.unpaired:
             _once(report.problems, line)
+        if dataset.doubt:
+            _once(report.warnings, dataset.doubt)
         tally = _Tally(dataset)
         with ThreadPoolExecutor(max_workers=threads) as pool:
             for found in pool.map(tally.read, range(len(dataset))):
@@ -153,7 +156,8 @@ def check_dataset(
         report.warnings.append(
             f"masks are of two kinds: {kinds['colours']} holds colours, {kinds['mask values']} class numbers"
         )
-    _warn_of_classes(report)
+    if not any(dataset.doubt for dataset in datasets.values()):
+        _warn_of_classes(report)
     if "train" in datasets and "mask values" in kinds:
         _note_black_and_white(report, datasets["train"])
     return report

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from atrous.data.base import Pair, SegmentationDataset, Transform, highest_class, replace_values
 from atrous.data.class_files import label_file, read_classes
-from atrous.data.id_maps import black_and_white
-from atrous.data.labels import Labels, class_names
+from atrous.data.id_maps import black_and_white, doubt_of_numbers
+from atrous.data.labels import IGNORE_INDEX_16, Labels, class_names
 from atrous.data.layout import lone_files
 from atrous.data.pictures import read_mask
 from atrous.data.splits import SPLITS, Splits
@@ -60,10 +62,18 @@ def open_folder(
         )
         raise InputError(f"{root}: the {split} part has no picture with a mask{why}")
     labels, colours = _labels(root, classes)
+    doubt = ""
     if labels is None:
-        labels = _scan_labels(root, splits.whole(without="test")[0] or pairs, values, strict)
+        labels, doubt = _scan_labels(root, splits.whole(without="test")[0] or pairs, values, strict)
     return SegmentationDataset(
-        pairs, labels, split, colours=colours, values=values, transform=transform, unpaired=unpaired
+        pairs,
+        labels,
+        split,
+        colours=colours,
+        values=values,
+        doubt=doubt,
+        transform=transform,
+        unpaired=unpaired,
     )
 
 
@@ -88,23 +98,29 @@ def _labels(root: Path, classes: Sequence[str] | str | Path | None) -> tuple[Lab
     return read_classes(Path(classes) if Path(classes).is_file() else root / classes)
 
 
-def _scan_labels(root: Path, pairs: Sequence[Pair], values: Mapping[int, int] | None, strict: bool) -> Labels:
-    """As many classes as the highest value in the masks asks for."""
+def _scan_labels(
+    root: Path, pairs: Sequence[Pair], values: Mapping[int, int] | None, strict: bool
+) -> tuple[Labels, str]:
+    """As many classes as the highest value in the masks asks for, and what makes that doubtful."""
 
-    def highest(pair: Pair) -> int | InputError:
+    def histogram(pair: Pair) -> np.ndarray | InputError:
         try:
             mask = read_mask(pair.mask)
         except InputError as error:
             return error
-        mask = replace_values(mask, values) if values else mask
-        return highest_class(mask)
+        return np.bincount((replace_values(mask, values) if values else mask).ravel())
 
+    counts = np.zeros(IGNORE_INDEX_16 + 1, np.int64)
+    failures = []
     with ThreadPoolExecutor(max_workers=4) as pool:
-        results = list(pool.map(highest, pairs))
-    failures = [result for result in results if isinstance(result, InputError)]
-    found = [result for result in results if isinstance(result, int)]
-    if failures and (strict or not found):
+        for found in pool.map(histogram, pairs):
+            if isinstance(found, InputError):
+                failures.append(found)
+            else:
+                counts[: len(found)] += found
+    if failures and (strict or not counts.any()):
         raise failures[0]
-    if max(found) < 1:
+    highest = highest_class(np.flatnonzero(counts))
+    if highest < 1:
         raise InputError(f"{root}: {black_and_white(pair.mask for pair in pairs)}")
-    return Labels.named([f"class_{number}" for number in range(max(found) + 1)])
+    return Labels.named([f"class_{number}" for number in range(highest + 1)]), doubt_of_numbers(counts)

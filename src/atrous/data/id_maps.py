@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from atrous.data.labels import IGNORE_INDEX, Labels
+from atrous.data.labels import IGNORE_INDEX, IGNORE_INDEX_16, Labels
 from atrous.data.pictures import read_mask
 from atrous.errors import InputError, choose
 
 LOOKED_AT = 256  # masks read at most to tell the numbering
+SHADES, SHADED = 32, 0.75  # more values between two that have so large a share of the pixels are soft edges
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,35 @@ def black_and_white(masks: Iterable[Path]) -> str:
                 f"black and white say that it is class 1: --data_options.values '{{{values[0]}: 1}}'"
             )
     return "the masks hold nothing but 0"
+
+
+def doubt_of_numbers(counts: np.ndarray) -> str:
+    """Why values in masks can hardly be the numbers of classes, and what to say; "" where they can.
+
+    counts: pixels of each value in all masks. Most values below the highest do not occur, or nearly all pixels have
+    the lowest or highest and the rest shades between.
+    """
+    values = np.flatnonzero(counts)
+    if len(values) - 2 > SHADES and counts[[values[0], values[-1]]].sum() > SHADED * counts.sum():
+        ends = f"{values[0]} and {values[-1]}"
+        return (
+            f"the masks look black and white with soft edges: nearly all pixels are {ends}, the others have "
+            f"{len(values) - 2} values between, each a class now; save them with those two alone (no JPEG, no smooth "
+            f"resizing), and say --data_options.values '{{{values[-1]}: 1}}'"
+        )
+    numbers = [value for value in values.tolist() if value not in (IGNORE_INDEX, IGNORE_INDEX_16)]
+    if not numbers or 2 * len(numbers) > numbers[-1]:
+        return ""
+    table = ", ".join(f"{value}: {number}" for number, value in enumerate(numbers) if value != number)
+    remedy = (
+        f", or number those there are with --data_options.values '{{{table}}}'"
+        if len(numbers) <= SHADES
+        else ""
+    )
+    return (
+        f"only {len(numbers)} of the numbers 0 to {numbers[-1]} are in the masks, and each number is a class: name the "
+        f"classes in classes.txt{remedy}"
+    )
 
 
 def describe_values_map(values: Mapping[int, int], labels: Labels, closed: bool) -> str:
