@@ -179,6 +179,7 @@ def test_class_weights_that_are_given(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"class_weights": (1.0, 2.0)}, "class_weights has 2 numbers; the data has 9 classes"),
+        ({"class_weights": (0.0,) * 9}, "class_weights .*: at least one class must count"),
         ({"class_weights": "medain"}, "did you mean 'median'"),
         ({"loss": "lovas"}, "unknown loss 'lovas': did you mean 'lovasz'"),
         ({"loss": {"ce": 1, "dise": 1}}, "did you mean 'dice'"),

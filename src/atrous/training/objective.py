@@ -51,6 +51,8 @@ def class_weights(
                 f"class_weights has {len(kind)} numbers; the data has {len(data.labels)} classes, and each needs "
                 "one from 0 up"
             )
+        if not any(kind):
+            raise InputError(f"class_weights {list(kind)}: at least one class must count")
         return torch.tensor(kind, dtype=torch.float32)
     choose("class_weights", kind, ("none", "median", "enet", "inverse"))
     pixels, labelled = (torch.from_numpy(counts) for counts in class_pixels(data, skip_broken))
