@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from atrous.config import Recipe
 from atrous.data import Labels, SegmentationDataset, open_dataset
 from atrous.errors import InputError
 from atrous.report import measure
+from atrous.verbs import evaluate
 from atrous.verbs.data_as_trained import as_trained
 
 Names = list[list[str]]
@@ -98,6 +100,15 @@ def test_the_recipe_says_what_is_val(
         main([*words, "--data_options.seed", "0", "--split", "train"])
     assert opened[-1] == names("data", "train", seed=0, val_fraction=0.2)  # key by key
     assert "data: --data_options.val_fraction 0.2\n" in capsys.readouterr().out
+
+
+def test_what_is_said_can_be_copied_into_a_shell(pictures_and_masks: Path) -> None:
+    options = {"values": {"255": 1}, "classes": ["a b", "it's"], "images": "images", "strict": False}
+    note = as_trained({"format": "folder", "data_options": options}, str(pictures_and_masks)).note
+    words = ["evaluate", "a.safetensors", str(pictures_and_masks), *shlex.split(note.partition(": ")[2])]
+    given = evaluate.arguments(words).parse_args(words[1:])
+    values = {int(old): new for old, new in given.data_options.pop("values").items()}
+    assert values == {255: 1} and given.data_options == {k: v for k, v in options.items() if k != "values"}
 
 
 def test_elsewhere_nothing_changes(

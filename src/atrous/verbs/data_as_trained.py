@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -69,9 +71,14 @@ def as_trained(
         return Opening(path, format, given, split or "val")
     val = recipe.get("val_split") or "val"
     taken = [f"--split {val}"] if split is None and val != "val" else []
-    taken += [f"--data_options.{key} {value}" for key, value in theirs.items() if key not in given]
+    taken += [f"--data_options.{key} {_word(value)}" for key, value in theirs.items() if key not in given]
     note = f"as the checkpoint's recipe opened its data: {' '.join(taken)}" if taken else ""
     return Opening(path, format, theirs | given, split or val, recipe.get("train_split") or "train", note)
+
+
+def _word(value: Any) -> str:
+    """The value of a flag as a shell takes it."""
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
 
 
 def format_of(recipe: Mapping[str, Any]) -> str | None:
