@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from atrous.data import open_dataset
 from atrous.data.check import CheckReport, check_dataset
 
 SHARED = Path(os.environ.get("ATROUS_SHARED", Path(__file__).parents[2].parent / "shared")) / "data"
@@ -178,6 +179,25 @@ def test_numbers_that_are_no_classes(tmp_path: Path) -> None:
     assert again.labels is not None and len(again.labels) == 4 and again.warnings == [] and again.ok
     (tmp_path / "classes.txt").write_text("".join(f"name {number}\n" for number in range(114)))
     assert len(check_dataset(tmp_path).warnings) == 110
+
+
+def test_void_before_a_class_of_a_colour_map(tmp_path: Path) -> None:
+    """Class numbers that count void too would be taken for the next class: told, with what to say."""
+    lines = ["sky:0,0,0::", "void:1,2,3::", "road:128,64,128::", "car:64,0,128::"]
+    (tmp_path / "labelmap.txt").write_text("\n".join(lines))
+    for split, shift in (("train", 0), ("val", 3)):
+        write(tmp_path, split, "a", halves(0, 1), np.full((8, 10, 3), shift, np.uint8))
+    warning = next(line for line in check_dataset(tmp_path).warnings if "void before a class" in line)
+    assert warning.endswith("--data_options.values '{1: 255, 2: 1, 3: 2}'")
+    told = open_dataset(tmp_path, values={1: 255, 2: 1, 3: 2})
+    assert told.doubt == "" and set(np.unique(told.mask(0))) == {0, 255}
+    (tmp_path / "labelmap.txt").write_text("\n".join([*lines[:1], *lines[2:], lines[1]]))  # void is the last
+    assert open_dataset(tmp_path).doubt == ""
+    (tmp_path / "labelmap.txt").write_text("\n".join(lines))
+    for split in ("train", "val"):
+        colours = np.array([[128, 64, 128], [1, 2, 3]], np.uint8)[halves(0, 1)]
+        Image.fromarray(colours).save(tmp_path / split / "masks" / "a.png")
+    assert open_dataset(tmp_path).doubt == ""  # colours need no numbers
 
 
 def test_soft_edges_of_black_and_white(tmp_path: Path) -> None:

@@ -156,8 +156,8 @@ def check_dataset(
         report.warnings.append(
             f"masks are of two kinds: {kinds['colours']} holds colours, {kinds['mask values']} class numbers"
         )
-    if not any(dataset.doubt for dataset in datasets.values()):
-        _warn_of_classes(report)
+    if not any(dataset.doubt and dataset.colours is None for dataset in datasets.values()):
+        _warn_of_classes(report)  # counted classes that are doubtful are told once
     if "train" in datasets and "mask values" in kinds:
         _note_black_and_white(report, datasets["train"])
     return report

@@ -55,7 +55,7 @@ def read_colour_map(path: str | Path) -> Labels:
     Raises InputError naming the file, and the line where there is one.
     """
     path = Path(path)
-    entries = _mapping_entries(path) if path.suffix in (".json", ".yaml", ".yml") else _line_entries(path)
+    entries = _entries(path)
     if not entries:
         raise InputError(f"{path}: no class with a colour in it: lines like 'name:r,g,b' are expected")
     names: list[str] = []
@@ -74,6 +74,23 @@ def read_colour_map(path: str | Path) -> Labels:
             names.append(name)
             palette.append(colour)
     return Labels.named(names, palette, void)
+
+
+def numbers_with_void(path: Path) -> dict[int, int]:
+    """{number: class or void label} for masks that count the void entries of a colour map; {} where all are last."""
+    table: dict[int, int] = {}
+    names = [name.lower() for _, name, _ in _entries(path)]
+    void = Labels.named([name for name in names if name not in VOID_NAMES]).ignore_index
+    classes = 0
+    for number, name in enumerate(names):
+        table[number] = void if name in VOID_NAMES else classes
+        classes += name not in VOID_NAMES
+    moved = {number: new for number, new in table.items() if number != new}
+    return moved if any(new != void for new in moved.values()) else {}
+
+
+def _entries(path: Path) -> list[tuple[str, str, Colour]]:
+    return _mapping_entries(path) if path.suffix in (".json", ".yaml", ".yml") else _line_entries(path)
 
 
 def _line_entries(path: Path) -> list[tuple[str, str, Colour]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from atrous.data.base import Pair, SegmentationDataset, Transform, highest_class, replace_values
-from atrous.data.class_files import label_file, read_classes
+from atrous.data.class_files import label_file, numbers_with_void, read_classes
 from atrous.data.id_maps import black_and_white, doubt_of_numbers
 from atrous.data.labels import IGNORE_INDEX_16, Labels, class_names
 from atrous.data.layout import lone_files
@@ -61,11 +61,11 @@ def open_folder(
             f" ({lone_files(unpaired)}): a mask has its picture's name, or that and _mask" if unpaired else ""
         )
         raise InputError(f"{root}: the {split} part has no picture with a mask{why}")
-    labels, colours = _labels(root, classes)
+    labels, colours, with_void = _labels(root, classes)
     doubt = ""
     if labels is None:
         labels, doubt = _scan_labels(root, splits.whole(without="test")[0] or pairs, values, strict)
-    return SegmentationDataset(
+    dataset = SegmentationDataset(
         pairs,
         labels,
         split,
@@ -75,6 +75,13 @@ def open_folder(
         transform=transform,
         unpaired=unpaired,
     )
+    if with_void and not values and "colours" not in dataset.kinds_of_masks():
+        table = ", ".join(f"{number}: {new}" for number, new in with_void.items())
+        dataset.doubt = (
+            "the file of the classes has void before a class, and is counted without it; where the masks count it too, "
+            f"say --data_options.values '{{{table}}}'"
+        )
+    return dataset
 
 
 def _whole_numbers(values: Any) -> dict[int, int]:
@@ -87,15 +94,19 @@ def _whole_numbers(values: Any) -> dict[int, int]:
     return numbers
 
 
-def _labels(root: Path, classes: Sequence[str] | str | Path | None) -> tuple[Labels | None, Labels | None]:
-    """Class labels and the colour map, each None where nothing says them."""
+def _labels(
+    root: Path, classes: Sequence[str] | str | Path | None
+) -> tuple[Labels | None, Labels | None, dict[int, int]]:
+    """Class labels and the colour map, each None where nothing says them, and `numbers_with_void` of the latter."""
     if classes is None:
         classes = label_file(root)
     if classes is None:
-        return None, None
+        return None, None, {}
     if not isinstance(classes, (str, Path)):
-        return Labels.named(class_names(classes)), None
-    return read_classes(Path(classes) if Path(classes).is_file() else root / classes)
+        return Labels.named(class_names(classes)), None, {}
+    path = Path(classes) if Path(classes).is_file() else root / classes
+    labels, colours = read_classes(path)
+    return labels, colours, {} if colours is None else numbers_with_void(path)
 
 
 def _scan_labels(
