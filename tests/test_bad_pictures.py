@@ -176,9 +176,11 @@ def test_flags_that_cannot_be(
 def test_evaluate_says_what_is_wrong_with_its_widths(
     scene_checkpoint: Path, refused: Callable[..., str]
 ) -> None:
-    for widths in ("0,5", "a", ""):
+    line = refused(["evaluate", str(scene_checkpoint), "scenes", "--trimap", "0,5"])
+    assert "--trimap 0: wanted widths in pixels, as 1,5,10,20,40" in line
+    for widths in ("a", "", "1,b"):
         line = refused(["evaluate", str(scene_checkpoint), "scenes", f"--trimap={widths}"])
-        assert "wanted widths in pixels, as 1,5,10,20,40" in line
+        assert f"--trimap {widths}: wanted whole numbers, as 1,2" in line
     line = refused(["evaluate", str(scene_checkpoint), "scenes", "--boundary_iou", "2"])
     assert "boundary share 2.0 must be between 0 and 1" in line
 

@@ -72,7 +72,7 @@ def test_info_counts(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "scenes", "--model", "deeplab_v3plas"], "did you mean 'deeplab_v3plus'?"),
         (["train", "scenes", "--backbone", "resnet5"], "did you mean 'resnet50'?"),
         (["train", "scenes", "--model_options.separabel", "true"], "did you mean 'separable'?"),
-        (["train", "scenes", "--epochs", "many"], 'epochs"'),
+        (["train", "scenes", "--epochs", "many"], "--epochs many: wanted a number"),
         (["train", "scenes", "--device", "toaster"], "toaster"),
         (["train", "scenes", "--recipe", "gone.yaml"], "gone.yaml: no such recipe"),
         (["evaluate", "gone.safetensors", "scenes"], "gone.safetensors: no such checkpoint"),

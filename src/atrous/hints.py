@@ -20,11 +20,11 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     """InputError where `value` is not what `hint` says; of words, the nearest is suggested."""
     if fits(value, hint):
         return
-    words = [word for part in _parts(hint) if get_origin(part) is Literal for word in get_args(part)]
+    words = [word for part in parts(hint) if get_origin(part) is Literal for word in get_args(part)]
     if isinstance(value, str) and words:
-        choose(name, value, [*words, *(["True", "False"] if bool in _parts(hint) else [])])
+        choose(name, value, [*words, *(["True", "False"] if bool in parts(hint) else [])])
     wanted = " | ".join(
-        getattr(part, "__name__", "") if isinstance(part, type) else str(part) for part in _parts(hint)
+        getattr(part, "__name__", "") if isinstance(part, type) else str(part) for part in parts(hint)
     )
     for room in ("typing.", "collections.abc."):
         wanted = wanted.replace(room, "")
@@ -52,8 +52,8 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, NoneType if kind is None else kind)
 
 
-def _parts(hint: Any) -> tuple[Any, ...]:
-    """What a union is of, unions inside taken apart."""
+def parts(hint: Any) -> tuple[Any, ...]:
+    """What a union is of, the hint itself where it is none; unions inside taken apart."""
     if get_origin(hint) in (Union, UnionType):
-        return tuple(part for inside in get_args(hint) for part in _parts(inside))
+        return tuple(part for inside in get_args(hint) for part in parts(inside))
     return (hint,)

@@ -17,7 +17,7 @@ def arguments(words: Sequence[str]) -> Parser:
         "checkpoint", help="file that `atrous train`, `import` or `export` wrote, or folder of a run"
     )
     parser.add_argument(
-        "--size", type=int, nargs="+", default=[512], help="sides of square pictures, in pixels"
+        "--size", type=tuple[int, ...], default=(512,), help="sides of square pictures, in pixels"
     )
     parser.add_argument("--rounds", type=int, default=10, help="calls of each, in turns")
     parser.add_argument("--threads", type=int, help="default: what torch takes")

@@ -27,7 +27,10 @@ def arguments(words: Sequence[str]) -> Parser:
     )
     parser.add_argument("--batch_size", type=int, default=1, help="pictures of one size at a time")
     parser.add_argument(
-        "--trimap", help="mIoU near true boundaries too: within so many pixels, as 1,5,10,20,40"
+        "--trimap",
+        type=tuple[int, ...],
+        default=(),
+        help="mIoU near true boundaries too: within so many pixels, as 1,5,10,20,40",
     )
     parser.add_argument(
         "--boundary_iou",
@@ -47,7 +50,8 @@ def run(given: Namespace) -> None:
 
     if given.batch_size < 1:
         raise InputError(f"--batch_size {given.batch_size} must be at least 1")
-    trimap = widths(given.trimap)
+    if min(given.trimap, default=1) < 1:
+        raise InputError(f"--trimap {min(given.trimap)}: wanted widths in pixels, as 1,5,10,20,40")
     opening = as_trained(
         recipe_of(given.checkpoint), given.data, given.split, given.format, given.data_options
     )
@@ -83,7 +87,7 @@ def run(given: Namespace) -> None:
             (lambda done, of, miou: bar.show(done, of, f"mIoU {miou:.4f}")) if first else None,
             shard=(processes.rank(), processes.count()),
             batch_size=given.batch_size,
-            trimap=trimap,
+            trimap=given.trimap,
             boundary_share=given.boundary_iou,
             add_up=processes.add_up,
         )
@@ -95,11 +99,3 @@ def run(given: Namespace) -> None:
         terminal.say(f"warning: {warning}")
     evaluation.write_json(path, metrics, {"checkpoint": str(given.checkpoint), **measured})
     terminal.say(f"scores {path}")
-
-
-def widths(text: str | None) -> list[int]:
-    """ "1,5,10" -> [1, 5, 10]."""
-    words = (text or "").replace(",", " ").split()
-    if not all(word.isdecimal() and int(word) for word in words) or (text is not None and not words):
-        raise InputError(f"--trimap {text}: wanted widths in pixels, as 1,5,10,20,40")
-    return [int(word) for word in words]

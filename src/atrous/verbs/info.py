@@ -23,7 +23,7 @@ def arguments(words: Sequence[str]) -> Parser:
     parser.add_argument("model", help="name of a model, or a checkpoint, or folder of a run")
     parser.add_argument("--output_stride", type=int, help="default: the paper's, or the checkpoint's")
     parser.add_argument(
-        "--size", type=int, nargs="+", default=[513], help="side, or height and width, in pixels"
+        "--size", type=tuple[int, ...], default=(513,), help="side, or height and width, in pixels"
     )
     parser.add_argument(
         "--receptive_field",

@@ -6,12 +6,18 @@ import difflib
 import re
 import sys
 from argparse import SUPPRESS
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
 from atrous.errors import InputError
 from atrous.protocols import PRESETS
+from atrous.verbs.spelling import as_parsed, misfit
+
+# of jsonargparse's messages; of those for a union, the last value is that of the whole
+WRONG_VALUE = re.compile(r'Parser key "(?P<key>[^"]+)".*(?:Got|Given) value: (?P<value>.*)', re.DOTALL)
+NESTED = re.compile(r"NestedArg\(key='(.*?)', val='?(.*?)'?\)")
 
 
 class Parser(ArgumentParser):
@@ -23,12 +29,24 @@ class Parser(ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, allow_abbrev=False, **options)
 
+    @property
+    def flag_types(self) -> dict[str, Any]:
+        """What each flag takes, of those that take more than a word."""
+        hints = ((a.option_strings, getattr(a, "_typehint", None)) for a in self._actions)
+        return {flag: hint for flags, hint in hints if hint is not None for flag in flags}
+
+    def parse_args(self, args: Sequence[str], *others: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        return super().parse_args(as_parsed(args, self.flag_types), *others, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         for word in re.findall(r"--\w+", message) if message.startswith("unrecognized") else ():
             near = difflib.get_close_matches(
                 word, [flag for a in self._actions for flag in a.option_strings], n=1
             )
             message += f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
+        if found := WRONG_VALUE.match(message):
+            flag, value = f"--{found['key']}", NESTED.sub(r"{\1: \2}", found["value"])
+            message = misfit(flag, value, self.flag_types[flag]) if flag in self.flag_types else message
         sys.exit(complain(" ".join(message.split())))
 
 
@@ -44,7 +62,7 @@ def add_protocol_arguments(parser: Parser, crf: bool = True) -> None:
         "--protocol", choices=tuple(PRESETS), help="as a paper evaluates; other flags win over it"
     )
     group.add_argument("--mode", choices=("direct", "resize", "slide"), help="own size, squashed, or windows")
-    group.add_argument("--size", type=int, nargs="+", help="side, or height and width, of resize and slide")
+    group.add_argument("--size", type=tuple[int, ...], help="side, or height and width, of resize and slide")
     group.add_argument("--overlap", type=float, help="share of a window that the next one covers too")
     group.add_argument(
         "--longer_side", type=int, help="bring the longer side to this many pixels first; 0: no"
@@ -52,7 +70,7 @@ def add_protocol_arguments(parser: Parser, crf: bool = True) -> None:
     group.add_argument(
         "--output_stride", type=int, help="the same weights at another stride, rates following"
     )
-    group.add_argument("--scales", type=float, nargs="+", help="average over these scales of the picture")
+    group.add_argument("--scales", type=tuple[float, ...], help="average over these scales of the picture")
     yes_no(group, "flip", "average with the mirrored picture")
     group.add_argument("--average", choices=("probabilities", "logits"), help="what is averaged")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
@@ -97,7 +115,7 @@ def make_style(given: Namespace) -> Any:
 
 def yes_no(group: Any, name: str, help: str) -> None:
     """--NAME and --no_NAME; None where neither is given."""
-    group.add_argument(f"--{name}", action="store_true", default=None, help=f"{help}; --no_{name}: do not")
+    group.add_argument(f"--{name}", type=bool | None, metavar="", help=f"{help}; --no_{name}: do not")
     group.add_argument(f"--no_{name}", dest=f"no_{name}", action="store_true", default=None, help=SUPPRESS)
 
 
