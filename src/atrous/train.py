@@ -138,7 +138,8 @@ def steps_in_epoch(run: Run) -> int:
 
 
 def set_up(recipe: Recipe, of: Path | None = None) -> Run:
-    """Data, model, optimiser and folder of a run; every InputError comes from here, before anything is written.
+    """Data, model, optimiser and folder of a run. What is wrong in the recipe is an InputError, before anything is
+    written; a picture or mask that cannot be read, and a full disk, are found on the way.
 
     of: the folder of a run that is to go on, whose state it takes.
     """
