@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.models.segmentation as torchvision_models
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from atrous.checkpoint import load, metadata_of
 from atrous.cli import main
@@ -77,6 +77,22 @@ def test_never_overwrites_unasked(weights: dict[str, torch.Tensor], run: Run) ->
     assert (code, "exists already" in said) == (2, True)
     assert Path("a.safetensors").read_bytes() == before
     assert run("import", "a.pth", "--overwrite")[0] == 0
+
+
+def test_a_file_in_its_own_folder_is_kept(weights: dict[str, torch.Tensor], run: Run) -> None:
+    """The free name beside it is taken; nothing replaces the file that is imported."""
+    save_file(weights, "tv.safetensors")
+    before = Path("tv.safetensors").read_bytes()
+    assert run("import", "tv.safetensors")[0] == 0
+    assert load("tv_atrous.safetensors").config.name == "deeplab_v3"
+    for words in ([], ["--out", "./tv.safetensors", "--overwrite"]):
+        code, said = run("import", "tv.safetensors", *words)
+        assert code == 2
+        assert (
+            "is the file to import, which is kept" if words else "tv_atrous.safetensors: exists already"
+        ) in said
+    assert run("import", "tv.safetensors", "--overwrite")[0] == 0
+    assert Path("tv.safetensors").read_bytes() == before
 
 
 def test_another_number_of_classes_is_warned_of(weights: dict[str, torch.Tensor], run: Run) -> None:

@@ -20,7 +20,10 @@ def arguments(words: Sequence[str]) -> Parser:
     )
     parser.add_argument("--source", help="project it is from (default: recognised)")
     parser.add_argument("--weights", help="which of several sets of weights in the file, such as model_ema")
-    parser.add_argument("--out", help="file to write (default: NAME.safetensors here)")
+    parser.add_argument(
+        "--out",
+        help="file to write (default: NAME.safetensors here; NAME_atrous.safetensors where that is FILE)",
+    )
     parser.add_argument("--output_stride", type=int, help="default: the project's own")
     parser.add_argument("--num_classes", type=int, help="another number gives the last layer new weights")
     parser.add_argument(
@@ -58,7 +61,11 @@ def write_imported(
     from atrous.importers import import_checkpoint
 
     target = Path(out or f"{path.stem}.safetensors")
-    if target.exists() and (not overwrite or target.resolve() == path.resolve()):
+    if target.resolve() == path.resolve():
+        if out:
+            raise InputError(f"{target}: is the file to import, which is kept; give another --out")
+        target = Path(f"{path.stem}_atrous.safetensors")
+    if target.exists() and not overwrite:
         raise InputError(f"{target}: exists already; give another --out, or --overwrite")
     terminal.check_writable(target.parent)
     model = import_checkpoint(path, **options)
