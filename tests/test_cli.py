@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from atrous import terminal
-from atrous.cli import main
+from atrous.cli import VERBS, main
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
@@ -22,6 +23,25 @@ def test_help_and_version_answer_without_torch(flag: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "atrous" in result.stdout
+
+
+def test_no_word_at_all_is_answered_by_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert all(re.search(rf"^ +{verb} ", said, re.MULTILINE) for verb in VERBS)
+
+
+def test_what_data_lacks_is_counted_and_named(pictures_and_masks: Path, refused: Callable[..., str]) -> None:
+    (pictures_and_masks / "images" / "3.jpg").write_bytes(b"none")
+    assert refused(["data", "check", str(pictures_and_masks)]).endswith(
+        "data: 1 problem would break training"
+    )
+    (pictures_and_masks / "images").rename(pictures_and_masks / "photographs")
+    assert "name the two folders (--data_options.images, --data_options.masks)" in refused(
+        ["evaluate", "box", str(pictures_and_masks)]
+    )
 
 
 def test_a_model_from_a_folder_of_pictures_and_masks(

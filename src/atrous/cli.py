@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         verbs = parser.add_subcommands(dest="verb", metavar="VERB", required=True)
         for verb, module in VERBS.items():
             verbs.add_subcommand(verb, module.arguments(words), help=module.arguments.__doc__)
+        if not words:
+            parser.print_help(sys.stderr)
+            sys.exit(2)
         given = parser.parse_args(words)
         keep_freed_memory()
         import_torch()

@@ -54,7 +54,8 @@ def run(given: Namespace) -> None:
         )
     terminal.say(report.render())
     if not report.ok:
-        raise InputError(f"{given.data}: {len(report.problems)} problems would break training")
+        count = len(report.problems)
+        raise InputError(f"{given.data}: {count} problem{'s'[: count > 1]} would break training")
 
 
 def run_convert(given: Namespace) -> None:
