@@ -39,7 +39,7 @@ def test_what_data_lacks_is_counted_and_named(pictures_and_masks: Path, refused:
         "data: 1 problem would break training"
     )
     (pictures_and_masks / "images").rename(pictures_and_masks / "photographs")
-    assert "name the two folders (--data_options.images, --data_options.masks)" in refused(
+    assert "name the two folders with --data_options.images and --data_options.masks" in refused(
         ["evaluate", "box", str(pictures_and_masks)]
     )
 
