@@ -201,6 +201,8 @@ def test_what_a_networks_names_begin_with(network: dict[str, Tensor], prefix: st
         expected = import_checkpoint(network).state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
         assert {name for name, _ in model.report.unused} == rest.keys()
+        told = any("not taken: teacher_model;" in note for note in model.report.notes)
+        assert told == (beside == "teacher_model.")
 
 
 def test_of_two_networks_one_must_be_chosen(network: dict[str, Tensor], tmp_path: Path) -> None:

@@ -156,13 +156,16 @@ def recognise(content: Content, source: str | None = None) -> tuple[str, Content
             break
         inner = replace(inner, tensors=indented(parts[0], inner.tensors))
     networks = _networks(inner, {name: s for name, s in sources.items() if not s.backbones})
-    if len(networks) > 1:
+    # a common name goes before others, such as a teacher's
+    chosen = {part: network for part, network in networks.items() if f"{part}." in AROUND} or networks
+    if len(chosen) > 1:
         raise content.error(
-            f"holds several sets of weights, {', '.join(networks)}: say which with --weights NAME"
+            f"holds several sets of weights, {', '.join(chosen)}: say which with --weights NAME"
         )
-    for part, (found, inside) in networks.items():
+    for part, (found, inside) in chosen.items():
         rest = {name: value for name, value in inner.tensors.items() if not name.startswith(f"{part}.")}
-        return found, replace(inner, tensors=inside | rest)
+        others = [*inner.others, *(networks.keys() - chosen.keys())]
+        return found, replace(inner, tensors=inside | rest, others=others)
     if source is not None:
         return source, content
     some = ", ".join(list(content.tensors)[:3])
@@ -175,13 +178,11 @@ def _recognised(content: Content, sources: Mapping[str, Source]) -> str | None:
 
 
 def _networks(content: Content, sources: Mapping[str, Source]) -> dict[str, tuple[str, dict[str, Tensor]]]:
-    """What the names of a whole network begin with -> (its source, its weights). A common beginning goes before others,
-    such as a teacher's.
-    """
+    """What the names of a whole network begin with -> (its source, its weights)."""
     found = {}
     for part in beginnings(content.tensors):
         inside = without_parallel(indented(part, content.tensors))
         name = _recognised(replace(content, tensors=inside), sources)
         if name is not None:
             found[part] = name, inside
-    return {part: network for part, network in found.items() if f"{part}." in AROUND} or found
+    return found
