@@ -51,8 +51,6 @@ def convert(
         "bins": numbers_of(content, "bins", bins, BINS),
     }
     config = ModelConfig("pspnet", BOTTLENECK_RESNETS[units], classes, output_stride or 8, options=options)
-    options = OPTIONS | {"aux": "aux.4.weight" in weights}
-    config = ModelConfig("pspnet", BOTTLENECK_RESNETS[units], classes, output_stride or 8, options=options)
     return Converted(
         config,
         rename(weights, table),
