@@ -22,7 +22,7 @@ ROOMS = [
     "finding models training.batches raster polygons heat_map",
     "checkpoint info pre_annotations",
     "importers runtimes hub receptive",
-    "predict training.objective",
+    "predict training.objective training.network",
     "evaluation results large_job training.bounds",
     "segment_files video tuning quantize benchmark report training.run",
     "large training training.optimizer training.state",

@@ -11,30 +11,24 @@ import math
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import seed_everything
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from atrous import losses
-from atrous.batch_norm import freeze, synchronise
-from atrous.checkpoint import Metadata
 from atrous.config import Normalization, Recipe, to_dict, write_recipe
-from atrous.crf import CRFHead
 from atrous.data import find_format, open_dataset
-from atrous.data.base import SegmentationDataset, Transform
+from atrous.data.base import Transform
 from atrous.data.labels import Labels
 from atrous.data.transforms import train_transform
 from atrous.errors import InputError, choose
 from atrous.evaluation import evaluate
-from atrous.importers.initialise import Taken, initialise
-from atrous.kernels.quick_gradients import with_quick_gradients
 from atrous.metrics import Metrics
-from atrous.models import create_model
 from atrous.predict import Predictor, pick_device
 from atrous.training.batches import (
     Batch,
@@ -50,6 +44,7 @@ from atrous.training.batches import (
 from atrous.training.bounds import check_numbers, protocol_of
 from atrous.training.ema import MovingAverage
 from atrous.training.launch import launch
+from atrous.training.network import make_network
 from atrous.training.objective import Scores, class_weights, loss_options
 from atrous.training.optimizer import learning_rate, make_optimizer
 from atrous.training.run import (
@@ -81,7 +76,6 @@ from atrous.training.state import (
 
 LOG_EVERY = 10  # iterations between two rows of the log
 SAMPLING: dict[str, Any] = {"uniform": None, "rare": rare_class_weights, "repeat": repeat_factors}
-START_PICTURES = 64  # for the batch norms of weights that have them folded in
 
 
 def train(recipe: Recipe, watcher: Watcher | None = None) -> Run:
@@ -164,30 +158,7 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
     train_data = open_dataset(recipe.data, recipe.train_split, recipe.format, **recipe.data_options)
     val_data = open_dataset(recipe.data, recipe.val_split, recipe.format, **recipe.data_options)
     train_data.transform = augmentation(recipe, train_data.labels)
-    labels = train_data.labels
-    network: Any = create_model(
-        recipe.model,
-        backbone=recipe.backbone,
-        num_classes=len(labels),
-        output_stride=recipe.output_stride,
-        pretrained=None if state else recipe.pretrained,
-        **recipe.model_options,
-    )
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = recipe.bn_momentum
-    taken = None if state else start(network, recipe, train_data)
-    normalized = normalization(state) if state else taken.normalization if taken else Normalization()
-    for module in network.modules():
-        if isinstance(module, CRFHead):
-            module.set_normalization(normalized.mean, normalized.std)
-    if recipe.freeze_bn:
-        freeze(network, affine=recipe.freeze_bn_affine)
-    elif recipe.sync_bn:
-        network = synchronise(network, fabric.world_size, fabric.device.type)
-    if fabric.device.type == "cpu":
-        network = with_quick_gradients(network)
-    network = network.to(memory_format=torch.channels_last)
+    network, taken = make_network(recipe, train_data, fabric, None if state is None else normalization(state))
 
     batches = Batches(
         len(train_data),
@@ -210,12 +181,7 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
         collate_fn=collate,
         generator=torch.Generator(),  # its own, so that it takes no numbers from those of the network
     )
-    network.metadata = Metadata(
-        labels,
-        normalization=normalized,
-        protocol=protocol,
-        recipe=to_dict(recipe),
-    )
+    network.metadata = replace(network.metadata, protocol=protocol, recipe=to_dict(recipe))
     model, optimizer = fabric.setup(Scores(network), make_optimizer(network, recipe))
     if recipe.compile:
         for part in network.children():  # backbone, head: `scores` calls them in turn
@@ -250,18 +216,6 @@ def set_up(recipe: Recipe, of: Path | None = None) -> Run:
         write_recipe(recipe, folder / "recipe.yaml")
     begin_log(run)
     return run
-
-
-def start(network: nn.Module, recipe: Recipe, data: SegmentationDataset) -> Taken | None:
-    """Give the network the weights of `recipe.init`, if any."""
-    if recipe.init is None:
-        return None
-
-    def pictures() -> Tensor:
-        indices = np.linspace(0, len(data) - 1, min(START_PICTURES, len(data))).astype(int)
-        return collate([(data[int(index)], []) for index in indices]).images
-
-    return initialise(network, recipe.init, pictures, data.labels)
 
 
 def pick_precision(recipe: Recipe) -> str:
